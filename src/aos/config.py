@@ -1,0 +1,131 @@
+"""Where AOS keeps things, and the node's one TOML file.
+
+Precedence: flag > environment > file > default. `root` holds what must survive a reboot, `state` what must
+not. Two installations with different roots and states never meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aos.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Config", "load_config"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration of one installation on one host."""
+
+    root: Path
+    """Persistent state: content, registry index, build cache, journal, exit records."""
+    state: Path
+    """Transient state: sockets, locks, runtime state. Gone after a reboot."""
+    runtime: str = "oci"
+    """The default backend (`[runtime] default`)."""
+    oci_runtime: str = ""
+    """Path or name of runc or crun (`[runtime] oci`); empty: the first of runc, crun on PATH."""
+    conmon: str = "conmon"
+    """Path or name of conmon (`[runtime] conmon`)."""
+    seccomp: str = ""
+    """Path of the seccomp profile (`[runtime] seccomp`); empty: the one of containers-common."""
+
+    @property
+    def socket(self) -> Path:
+        """The operator's kernel socket; the directory is 0700, the socket 0600."""
+        return self.state / "kernel" / "kernel.sock"
+
+    @property
+    def installation(self) -> str:
+        """`aos-<8 hex>`: names this installation where names are shared by the host (cgroups)."""
+        return "aos-" + hashlib.sha256(os.fsencode(self.root)).hexdigest()[:8]
+
+
+_KEYS = {
+    ("root",): "root",
+    ("state",): "state",
+    ("runtime", "default"): "runtime",
+    ("runtime", "oci"): "oci_runtime",
+    ("runtime", "conmon"): "conmon",
+    ("runtime", "seccomp"): "seccomp",
+}
+
+
+def load_config(environ: Mapping[str, str], *, uid: int | None = None) -> Config:
+    """Read `$AOS_CONFIG`, else `/etc/aos/config.toml` (root) or `$XDG_CONFIG_HOME/aos/config.toml`.
+
+    A file named by AOS_CONFIG must exist. Raises InvalidArgument (`config-unreadable`, `config-invalid`)
+    naming file, line and key.
+    """
+    uid = os.getuid() if uid is None else uid
+    home = Path(environ.get("HOME") or "/")
+    if uid == 0:
+        root, state, file = Path("/var/lib/aos"), Path("/run/aos"), Path("/etc/aos/config.toml")
+    else:
+        root = Path(environ.get("XDG_DATA_HOME") or home / ".local/share") / "aos"
+        state = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}") / "aos"
+        file = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "aos/config.toml"
+    values: dict[str, Any] = {"root": root, "state": state}
+    values |= _read(
+        Path(environ["AOS_CONFIG"]) if environ.get("AOS_CONFIG") else file, bool(environ.get("AOS_CONFIG"))
+    )
+    for variable, key in (("AOS_ROOT", "root"), ("AOS_STATE", "state"), ("AOS_RUNTIME", "runtime")):
+        if environ.get(variable):
+            values[key] = environ[variable]
+    for key in ("root", "state"):
+        values[key] = Path(values[key])
+        if not values[key].is_absolute():
+            raise InvalidArgument(
+                f"{key} must be an absolute path, not {str(values[key])!r}",
+                code="config-invalid",
+                hint=f"set AOS_{key.upper()} or '{key}' in the configuration to a path that begins with '/'",
+            )
+    return Config(**values)
+
+
+def _read(file: Path, must_exist: bool) -> dict[str, Any]:
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        if not must_exist:
+            return {}
+        raise InvalidArgument(
+            f"{file}: the configuration named by AOS_CONFIG does not exist", code="config-unreadable"
+        ) from None
+    except OSError as error:
+        raise InvalidArgument(
+            f"{file}: cannot read the configuration: {error.strerror}",
+            code="config-unreadable",
+            hint="correct its owner and mode, or name another file with AOS_CONFIG",
+        ) from error
+    try:
+        raw = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"{file}: not TOML: {error}", code="config-invalid") from error
+    values: dict[str, Any] = {}
+    for path, value in _leaves(raw):
+        if path not in _KEYS or not isinstance(value, str):
+            known = ", ".join(".".join(key) for key in _KEYS)
+            raise InvalidArgument(
+                f"{file}: {'.'.join(path)}: " + ("must be a string" if path in _KEYS else "unknown key"),
+                code="config-invalid",
+                hint=f"known keys: {known}",
+            )
+        values[_KEYS[path]] = value
+    return values
+
+
+def _leaves(table: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in table.items():
+        path = (*prefix, key)
+        found += _leaves(value, path) if isinstance(value, dict) else [(path, value)]
+    return found

@@ -1,0 +1,85 @@
+"""The seam of the content store: bytes by digest, and unpacked layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from aos.oci.digest import Digest
+
+__all__ = ["BlobInfo", "BlobWriter", "Blobs", "IdMap", "Snapshots"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    digest: Digest
+    size: int
+
+
+class BlobWriter(Protocol):
+    """An ingest under way. Not visible until committed; a context manager that aborts unless committed."""
+
+    def write(self, data: bytes | memoryview) -> int: ...
+
+    def commit(self, expected: Digest | None = None, size: int | None = None) -> BlobInfo:
+        """fsync, verify, publish atomically. DataLoss (`digest-mismatch`) and nothing kept when it differs.
+        A blob that already exists is fine (it is stored at this digest, not because of you)."""
+        ...
+
+
+class Blobs(Protocol):
+    """Verified on write, and on read unless the caller asks for the raw path."""
+
+    def writer(self) -> AbstractContextManager[BlobWriter]: ...
+
+    def put(self, data: bytes) -> BlobInfo:
+        """Store small content."""
+        ...
+
+    def read(self, digest: Digest) -> bytes:
+        """Small content, verified. NotFound `blob-not-found`, DataLoss `digest-mismatch`."""
+        ...
+
+    def open(self, digest: Digest) -> AbstractContextManager[IO[bytes]]:
+        """A stream that raises DataLoss (`digest-mismatch`, also for truncation) at its end when it was not
+        what it should be."""
+        ...
+
+    def stat(self, digest: Digest) -> BlobInfo: ...
+
+    def exists(self, digest: Digest) -> bool: ...
+
+    def list(self) -> Iterator[BlobInfo]: ...
+
+    def delete(self, digest: Digest) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """Maps container ids to host ids: (container, host, count) extents. `IdMap.identity()` maps each to itself."""
+
+    uids: tuple[tuple[int, int, int], ...] = ((0, 0, 4294967295),)
+    gids: tuple[tuple[int, int, int], ...] = ((0, 0, 4294967295),)
+
+    @classmethod
+    def identity(cls) -> IdMap:
+        return cls()
+
+    @property
+    def is_identity(self) -> bool:
+        return self == IdMap()
+
+
+class Snapshots(Protocol):
+    """Layers unpacked once, each in a directory of its own, usable as overlay lower directories."""
+
+    def ensure(self, layers: Sequence[tuple[Digest, Digest]], id_map: IdMap) -> tuple[Path, ...]:
+        """Unpack what is missing of (blob digest, diff_id) pairs, base first; directories in the same order.
+
+        Verifies blob and diff_id; atomic and safe between processes; overlay whiteouts in the kernel's form."""
+        ...

@@ -1,0 +1,104 @@
+"""What a sandbox is made of: the AgentSpec, as plain values.
+
+A backend reads this and nothing else; where it came from (a package plus overrides, or a build step) is not
+its concern.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aos.oci.digest import Digest
+
+__all__ = ["AgentSpec", "Layer", "Limits", "Mount", "NetworkMode", "ProcessSpec", "Rootfs"]
+
+NetworkMode = Literal["none", "host"]
+"""`none`: a network namespace of its own with loopback only. `host`: the host's. (`bridge` comes later.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a root file system: the compressed blob and the identity of what it unpacks to."""
+
+    digest: Digest
+    """Of the blob in the content store."""
+    diff_id: Digest
+    """Of the uncompressed tar."""
+    size: int
+    """Of the blob, in bytes."""
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """Layers, base first, under a writable upper directory."""
+
+    layers: tuple[Layer, ...]
+    read_only: bool = False
+    upper: Path | None = None
+    """Where written files go. None: a directory of the sandbox's own, deleted with it. A build names one that
+    it commits afterwards; the backend then never deletes it. A sibling `<upper>.work` is the overlay's work
+    directory and belongs to the backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process inside a sandbox: its entrypoint, or an exec."""
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    """In order, later wins. PATH gets a default when absent."""
+    cwd: str = "/"
+    """Absolute; created for the entrypoint if the image lacks it."""
+    user: str = ""
+    """`user[:group]`, names or numbers as in the OCI image config; empty: 0:0. Names resolve in the sandbox's
+    own /etc/passwd and /etc/group."""
+    terminal: bool = False
+    stdin: bool = False
+    """Keep standard input open for whoever attaches; else it is /dev/null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A host path, or a fresh tmpfs, at an absolute path of the sandbox."""
+
+    kind: Literal["bind", "tmpfs"]
+    target: str
+    source: Path | None = None
+    """For `bind`: an existing absolute host path (a file or a directory)."""
+    read_only: bool = False
+    size: int | None = None
+    """For `tmpfs`: bytes; None: half of memory, as the kernel has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds; None means none."""
+
+    memory: int | None = None
+    """Bytes, swap included."""
+    cpus: float | None = None
+    """CPUs' worth of time per second."""
+    pids: int | None = None
+    """Tasks, threads included."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """Everything a backend needs to make one sandbox."""
+
+    process: ProcessSpec
+    rootfs: Rootfs
+    hostname: str = "agent"
+    mounts: tuple[Mount, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    network: NetworkMode = "none"
+    runtime: str = ""
+    """The backend that must run it; empty: the facade's default."""
+    leave_stdin_open: bool = False
+    """With `process.stdin`: an attached client that goes away does not close the process's standard input."""
+    annotations: tuple[tuple[str, str], ...] = ()
