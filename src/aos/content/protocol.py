@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.oci.digest import Digest
+    from aos.oci.layer import Layer
 
 __all__ = ["BlobInfo", "BlobWriter", "Blobs", "IdMap", "Snapshots"]
 
@@ -78,8 +79,8 @@ class IdMap:
 class Snapshots(Protocol):
     """Layers unpacked once, each in a directory of its own, usable as overlay lower directories."""
 
-    def ensure(self, layers: Sequence[tuple[Digest, Digest]], id_map: IdMap) -> tuple[Path, ...]:
-        """Unpack what is missing of (blob digest, diff_id) pairs, base first; directories in the same order.
+    def ensure(self, layers: Sequence[Layer], id_map: IdMap) -> tuple[Path, ...]:
+        """Unpack what is missing of `layers`, base first; directories in the same order.
 
         Verifies blob and diff_id; atomic and safe between processes; overlay whiteouts in the kernel's form."""
         ...

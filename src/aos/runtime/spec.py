@@ -12,25 +12,12 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aos.oci.digest import Digest
+    from aos.oci.layer import Layer
 
-__all__ = ["AgentSpec", "Layer", "Limits", "Mount", "NetworkMode", "ProcessSpec", "Rootfs"]
+__all__ = ["AgentSpec", "Limits", "Mount", "NetworkMode", "ProcessSpec", "Rootfs"]
 
 NetworkMode = Literal["none", "host"]
 """`none`: a network namespace of its own with loopback only. `host`: the host's. (`bridge` comes later.)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer of a root file system: the compressed blob and the identity of what it unpacks to."""
-
-    digest: Digest
-    """Of the blob in the content store."""
-    diff_id: Digest
-    """Of the uncompressed tar."""
-    size: int
-    """Of the blob, in bytes."""
-    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
