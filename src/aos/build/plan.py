@@ -1,0 +1,272 @@
+"""The plan: a definition and the digests of its inputs become vertices with cache keys. Pure.
+
+    stage    a base and steps, as the definition has them
+    vertex   one operation of the plan: resolving a base, or one step of a stage
+    state    what a vertex leaves: layers, and the environment that steps on top of it see
+    key      the address of a vertex's result: operation, the states it reads, input content, platform, epoch
+
+Keys chain on results: a vertex that is executed again and gives the bytes it gave before changes no key after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aos.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aos.agentfile.definition import Definition, Stage, Step
+    from aos.oci.digest import Digest
+    from aos.oci.layer import Layer
+
+__all__ = ["EMPTY", "SCHEMA", "Plan", "State", "Vertex", "VertexLayer", "cache_key", "make_plan", "step_text"]
+
+SCHEMA = 1
+"""Raised whenever this version would make other bytes of the same inputs (steps, layer format, clean-up)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VertexLayer:
+    """A layer and where it came from."""
+
+    layer: Layer
+    created_by: str
+    cache_key: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A file system in the making, and the environment its base gives to what runs in it."""
+
+    layers: tuple[VertexLayer, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    work_dir: str = ""
+    base: Digest | None = None
+    """The manifest of the image at the bottom; None on `scratch`."""
+
+    @property
+    def chain(self) -> str:
+        """Identify the content, as the OCI image specification's ChainID does ("config.md#layer-chainid")."""
+        chain = ""
+        for item in self.layers:
+            diff_id = item.layer.diff_id
+            chain = (
+                "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest() if chain else str(diff_id)
+            )
+        return chain
+
+    def on_top(self, layer: VertexLayer | None) -> State:
+        """This state with one more layer; None: the step changed nothing."""
+        if layer is None:
+            return self
+        return State((*self.layers, layer), self.env, self.work_dir, self.base)
+
+
+EMPTY = State()
+"""`from: scratch`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    index: int
+    stage: str
+    label: str
+    """For people: `[stage 2/3] run make`."""
+    operation: Mapping[str, object]
+    """JSON: everything that shapes the result but the states it reads."""
+    below: int | None = None
+    """The vertex whose state this one stands on; None: nothing."""
+    reads: int | None = None
+    """The vertex whose files a `copy` takes."""
+    after: tuple[int, ...] = ()
+    """Must have succeeded before, without being an input (`dependsOn`)."""
+    step: Step | None = None
+    """None: the vertex resolves `base`."""
+    base: str = ""
+    created_by: str = ""
+    location: str = ""
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        found = (*self.after, *(parent for parent in (self.below, self.reads) if parent is not None))
+        return tuple(sorted(set(found)))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Vertices in a deterministic order in which everything comes after what it needs."""
+
+    vertices: tuple[Vertex, ...]
+    final: int | None
+    """The vertex whose state becomes the package; None: an empty one."""
+    platform: str
+    epoch: int
+    """Seconds since 1970: SOURCE_DATE_EPOCH."""
+    labels: tuple[str, ...] = field(default=())
+
+
+def make_plan(
+    definition: Definition, inputs: Mapping[tuple[str, int], object], *, platform: str, epoch: int
+) -> Plan:
+    """Lay out what the last stage needs. `inputs`: by stage and step position, the JSON that identifies what the
+    step reads from outside the plan (context files, what a plugin declares).
+
+    Stages that the package does not need, directly or by `dependsOn`, are left out.
+    """
+    needed = _needed(definition)
+    vertices: list[Vertex] = []
+    tops: dict[str, int | None] = {}
+    bases: dict[str, int] = {}
+    for stage in definition.stages:
+        if stage.name not in needed:
+            continue
+        below = _base(stage, definition, tops, bases, vertices)
+        after = tuple(top for name in stage.depends_on if (top := tops[name]) is not None)
+        for position, step in enumerate(stage.steps):
+            text = step_text(step)
+            reads = tops[step.from_stage] if step.kind == "copy" and step.from_stage else None
+            operation = _operation(step)
+            if (stage.name, position) in inputs:
+                operation["inputs"] = inputs[stage.name, position]
+            if stage is definition.final and step.kind == "run":
+                operation["environment"] = [list(pair) for pair in definition.config.env]
+            vertices.append(
+                Vertex(
+                    index=len(vertices),
+                    stage=stage.name,
+                    label=f"[{stage.name + ' ' if stage.name else ''}{position + 1}/{len(stage.steps)}] {text}",
+                    operation=operation,
+                    below=below,
+                    reads=reads,
+                    after=after,
+                    step=step,
+                    created_by=text,
+                    location=stage.location,
+                )
+            )
+            below = len(vertices) - 1
+        tops[stage.name] = below
+    return Plan(
+        tuple(vertices), tops[definition.final.name], platform, epoch, tuple(item.label for item in vertices)
+    )
+
+
+def cache_key(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> str:
+    """The address of the vertex's result; needs the states of what it stands on and reads."""
+    below = EMPTY if vertex.below is None else states[vertex.below]
+    content = {
+        "schema": SCHEMA,
+        "platform": plan.platform,
+        "epoch": plan.epoch,
+        "operation": vertex.operation,
+        "below": below.chain,
+        "env": [list(pair) for pair in below.env],
+        "work_dir": below.work_dir,
+        "reads": None if vertex.reads is None else states[vertex.reads].chain,
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def step_text(step: Step) -> str:
+    """One line for people and for the image's history; says nothing that is not in the Agentfile."""
+    match step.kind:
+        case "copy":
+            origin = f"--from={step.from_stage} " if step.from_stage else ""
+            text = f"copy {origin}{' '.join(step.src)} {step.dest}"
+        case "install":
+            words = (*step.packages, *(("-r", step.requirements) if step.requirements else ()))
+            text = f"install {step.tool} {' '.join(words)}"
+        case "run":
+            shell = len(step.args) == 3 and step.args[:2] == ("/bin/sh", "-c")
+            text = f"run {step.args[2] if shell else json.dumps(list(step.args), ensure_ascii=False)}"
+        case "plugin":
+            options = json.dumps(dict(step.options), sort_keys=True, ensure_ascii=False)
+            text = f"plugin {step.name} {options}" if step.options else f"plugin {step.name}"
+    return " ".join(text.split())
+
+
+def _operation(step: Step) -> dict[str, object]:
+    match step.kind:
+        case "copy":
+            return {
+                "copy": list(step.src) if step.from_stage else len(step.src),
+                "dest": step.dest,
+                "owner": list(step.owner),
+                "mode": step.mode,
+            }
+        case "install":
+            return {"install": step.tool, "packages": list(step.packages), "network": step.network}
+        case "run":
+            return {
+                "run": list(step.args),
+                "env": [list(pair) for pair in step.env],
+                "user": step.user,
+                "work_dir": step.work_dir,
+                "network": step.network,
+            }
+        case "plugin":
+            return {"plugin": step.name, "with": dict(step.options)}
+
+
+def _needed(definition: Definition) -> set[str]:
+    """The names of the stages that the last one reaches. Raise InvalidArgument (`stage-unknown`)."""
+    by_name = {stage.name: stage for stage in definition.stages}
+    needed: set[str] = set()
+    pending = [definition.final.name]
+    while pending:
+        name = pending.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        stage = by_name[name]
+        wanted = [*stage.depends_on, *(step.from_stage for step in stage.steps if step.kind == "copy")]
+        if stage.base in by_name and stage.base != name:
+            wanted.append(stage.base)
+        for other in filter(None, wanted):
+            if other not in by_name:
+                raise InvalidArgument(
+                    f"{stage.location or 'Agentfile'}: there is no stage {other!r}",
+                    code="stage-unknown",
+                    hint="stages: " + ", ".join(sorted(filter(None, by_name))),
+                    stage=other,
+                )
+            pending.append(other)
+    return needed
+
+
+def _base(
+    stage: Stage,
+    definition: Definition,
+    tops: Mapping[str, int | None],
+    bases: dict[str, int],
+    vertices: list[Vertex],
+) -> int | None:
+    """The vertex that `stage` stands on; adds one when the base comes from outside the definition."""
+    if stage.base in ("", "scratch"):
+        return None
+    if stage.base in tops:
+        return tops[stage.base]
+    if stage.base not in bases:
+        bases[stage.base] = len(vertices)
+        text = f"from {stage.base}"
+        vertices.append(
+            Vertex(
+                index=len(vertices),
+                stage=stage.name,
+                label=f"[{stage.name}] {text}" if stage.name else text,
+                operation={"from": stage.base},
+                base=stage.base,
+                created_by=text,
+                location=stage.location,
+            )
+        )
+    return bases[stage.base]
+
+
