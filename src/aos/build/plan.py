@@ -88,9 +88,16 @@ class Vertex:
     """Must have succeeded before, without being an input (`dependsOn`)."""
     step: Step | None = None
     """None: the vertex resolves `base`."""
+    position: int = 0
+    """Of the step in its stage."""
     base: str = ""
     created_by: str = ""
     location: str = ""
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where the step stands in the definition: stage and position."""
+        return self.stage, self.position
 
     @property
     def parents(self) -> tuple[int, ...]:
@@ -135,7 +142,9 @@ def make_plan(
             if (stage.name, position) in inputs:
                 operation["inputs"] = inputs[stage.name, position]
             if stage is definition.final and step.kind == "run":
-                operation["environment"] = [list(pair) for pair in definition.config.env]
+                operation["config_env"] = [list(pair) for pair in definition.config.env]
+            if stage is definition.final and step.kind in ("run", "copy"):
+                operation["config_work_dir"] = definition.config.work_dir
             vertices.append(
                 Vertex(
                     index=len(vertices),
@@ -146,6 +155,7 @@ def make_plan(
                     reads=reads,
                     after=after,
                     step=step,
+                    position=position,
                     created_by=text,
                     location=stage.location,
                 )
@@ -196,7 +206,7 @@ def _operation(step: Step) -> dict[str, object]:
     match step.kind:
         case "copy":
             return {
-                "copy": list(step.src) if step.from_stage else len(step.src),
+                "copy": list(step.src) if step.from_stage else "context",
                 "dest": step.dest,
                 "owner": list(step.owner),
                 "mode": step.mode,

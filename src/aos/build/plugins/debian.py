@@ -1,0 +1,202 @@
+"""`plugin: {name: debian, with: {suite, include?, variant?, components?}}`: a Debian base made by mmdebstrap.
+
+It is fetched through the host's mirrors and proxies; what lies in the layer names the distribution's public
+archives, so that the same packages give the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from aos.errors import FailedPrecondition, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aos.build.plugins import PluginTask
+
+__all__ = ["DebianPlugin"]
+
+_VARIANTS = ("essential", "apt", "required", "minbase", "buildd", "standard")
+_WORD = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_VERSION = 1
+_DROP = ("etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list", "etc/machine-id", "var/lib/dbus/machine-id")
+_EMPTIED = ("dev", "tmp", "var/tmp", "run", "var/log", "var/lib/apt/lists", "var/cache/apt", "proc", "sys")
+_MIRROR_OF_LAYER = """\
+Types: deb
+URIs: http://deb.debian.org/debian
+Suites: {suites}
+Components: {components}
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+_SECURITY_OF_LAYER = """
+Types: deb
+URIs: http://deb.debian.org/debian-security
+Suites: {suite}-security
+Components: {components}
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    suite: str
+    include: tuple[str, ...]
+    variant: Literal["essential", "apt", "required", "minbase", "buildd", "standard"]
+    components: tuple[str, ...]
+
+
+class DebianPlugin:
+    def inputs(self, options: Mapping[str, object]) -> Mapping[str, object]:
+        asked = _parse(options)
+        return {
+            "version": _VERSION,
+            "suite": asked.suite,
+            "include": sorted(asked.include),
+            "variant": asked.variant,
+            "components": list(asked.components),
+        }
+
+    async def execute(self, task: PluginTask) -> None:
+        import asyncio
+        import shutil
+
+        asked = _parse(task.options)
+        if task.below.names(""):
+            raise InvalidArgument(
+                "plugin 'debian' makes a whole base and can only be the first step of a stage that is `from: scratch`",
+                code="plugin-options",
+            )
+        if shutil.which("mmdebstrap", path=task.environ.get("PATH")) is None:
+            raise FailedPrecondition(
+                "mmdebstrap is not installed, and `plugin: debian` makes its base with it",
+                code="mmdebstrap-missing",
+                hint="sudo apt-get install mmdebstrap",
+            )
+        target = task.root
+        await task.run(self._command(task, asked, target), _environment(task))
+        await asyncio.to_thread(_clean, target, asked)
+
+    def _command(self, task: PluginTask, asked: _Options, target: Path) -> list[str]:
+        from aos.build.host.apt import Release, acquire_options, auth_files, default_archives, host_archives
+
+        release = Release("debian", asked.suite)
+        archives = host_archives(release) or default_archives(release)
+        lines = []
+        for archive in archives:
+            signed_by = archive.signed_by or (str(_KEYRING) if _KEYRING.is_file() else "")
+            if not signed_by and not archive.trusted:
+                raise FailedPrecondition(
+                    "the keys of the Debian archive are not on this host",
+                    code="keyring-missing",
+                    hint="sudo apt-get install debian-archive-keyring",
+                )
+            from dataclasses import replace
+
+            lines.append(replace(archive, signed_by=signed_by, components=asked.components).to_line())
+        options = [f"--aptopt={line}" for line in acquire_options()]
+        options += [f'--aptopt=Dir::Etc::netrc "{file}";' for file in auth_files()[:1]]
+        if asked.include:
+            options.append("--include=" + ",".join(sorted(asked.include)))
+        return [
+            "mmdebstrap",
+            "--mode=root",
+            f"--variant={asked.variant}",
+            "--format=directory",
+            "--skip=check/empty",
+            '--aptopt=APT::Sandbox::User "root";',
+            *options,
+            asked.suite,
+            str(target),
+            *lines,
+        ]
+
+
+def _environment(task: PluginTask) -> dict[str, str]:
+    """Nothing of the caller's but the way to the network: locale, umask and time zone do not shape the base."""
+    from aos.build.host.network import proxy_environment
+
+    return {
+        "PATH": task.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "HOME": str(task.scratch),
+        "TMPDIR": str(task.scratch),
+        "DEBIAN_FRONTEND": "noninteractive",
+        "SOURCE_DATE_EPOCH": str(task.epoch),
+        **dict(proxy_environment(task.environ)),
+    }
+
+
+def _clean(target: Path, asked: _Options) -> None:
+    """Take out what names this host or this moment; put in the public archives."""
+    import shutil
+
+    from aos.build.host.apt import _ROLLING
+
+    for name in _DROP:
+        (target / name).unlink(missing_ok=True)
+    for name in ("etc/hostname", "etc/resolv.conf"):
+        path = target / name
+        if path.is_symlink() or path.exists():
+            path.unlink()
+    for name in _EMPTIED:
+        directory = target / name
+        if directory.is_symlink() or not directory.is_dir():
+            continue
+        for child in directory.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                if name in ("var/log",):
+                    _remove_files(child)
+                else:
+                    shutil.rmtree(child)
+            else:
+                child.unlink()
+    if not (target / "etc/apt").is_dir():
+        return
+    rolling = asked.suite in _ROLLING
+    suites = asked.suite if rolling else f"{asked.suite} {asked.suite}-updates"
+    components = " ".join(asked.components)
+    text = _MIRROR_OF_LAYER.format(suites=suites, components=components)
+    if not rolling:
+        text += _SECURITY_OF_LAYER.format(suite=asked.suite, components=components)
+    sources = target / "etc/apt/sources.list.d/debian.sources"
+    for file in sources.parent.iterdir():
+        file.unlink()
+    sources.write_text(text)
+    sources.chmod(0o644)
+
+
+def _remove_files(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+
+
+def _parse(options: Mapping[str, object]) -> _Options:
+    """Raise ValueError for what is not an option, or not a value of it."""
+    unknown = sorted(set(options) - {"suite", "include", "variant", "components"})
+    if unknown:
+        raise ValueError(f"unknown option {unknown[0]!r}; it takes suite, include, variant and components")
+    suite, variant = options.get("suite"), options.get("variant", "minbase")
+    if not isinstance(suite, str) or not _WORD.fullmatch(suite):
+        raise ValueError("'suite' must name a Debian release, such as bookworm")
+    if variant not in _VARIANTS:
+        raise ValueError(f"'variant' must be one of {', '.join(_VARIANTS)}")
+    components = _words(options, "components", _WORD) or ("main",)
+    include = _words(options, "include", _PACKAGE)
+    return _Options(suite, include, cast("Literal['minbase']", variant), components)
+
+
+def _words(options: Mapping[str, object], name: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    value = options.get(name, ())
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(word, str) and pattern.fullmatch(word) for word in value
+    ):
+        raise ValueError(f"{name!r} must be a list of names")
+    return tuple(cast("list[str]", value))

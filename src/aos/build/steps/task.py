@@ -1,0 +1,115 @@
+"""What a step is given to work with, and how it says that its command failed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aos.build.tree import LayerTree, Tree
+from aos.content.protocol import IdMap
+from aos.errors import Aborted, FailedPrecondition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from aos.build.plan import State, Vertex
+    from aos.build.plugins import Plugins
+    from aos.build.select import Source
+    from aos.build.workspace import Workspace
+    from aos.content.store import ContentStore
+    from aos.ids import IdSource
+    from aos.oci.layer import Layer
+    from aos.runtime.protocol import Runtime
+
+__all__ = ["Surroundings", "Task", "Traces", "state_tree", "step_failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all steps of one build share."""
+
+    content: ContentStore
+    runtime: Runtime
+    context: Tree
+    workspace: Workspace
+    mounts: Path
+    """Where caches that outlive builds lie, one directory per cache mount."""
+    environ: Mapping[str, str]
+    ids: IdSource
+    selected: Mapping[tuple[str, int], tuple[Source, ...]]
+    """What each `copy` from the context takes, as the plan saw it."""
+    requirements: Mapping[tuple[str, int], Mapping[str, bytes]]
+    """The requirement files of each `install pip`, as the plan saw them, by their path in the context."""
+    plugins: Plugins
+    config_env: tuple[tuple[str, str], ...] = ()
+    """The environment of the package, for `run` steps of its own stage."""
+    config_work_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a step leaves in its upper directory that is not its work (see `upper.settle`)."""
+
+    mounts: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    restamp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One vertex to execute: fill `upper`."""
+
+    vertex: Vertex
+    below: State
+    reads: State | None
+    upper: Path
+    epoch: int
+    final: bool
+    """The step belongs to the package's own stage."""
+    around: Surroundings
+    output: Callable[[str], None]
+    """Takes a line for people to see while the step works."""
+    lower: LayerTree = field(default_factory=lambda: LayerTree(()))
+    """The files of `below`, unpacked."""
+
+    @property
+    def lower_layers(self) -> tuple[Layer, ...]:
+        return tuple(item.layer for item in self.below.layers)
+
+    def env(self, name: str, default: str = "") -> str:
+        """A variable of the environment that the base gives."""
+        return dict(self.below.env).get(name, default)
+
+
+async def state_tree(content: ContentStore, state: State) -> LayerTree:
+    """The files of `state`, unpacked where they were not yet (in a thread: it may take seconds)."""
+    layers = [item.layer for item in state.layers]
+    return LayerTree(await asyncio.to_thread(content.snapshots.ensure, layers, IdMap.identity()))
+
+
+def step_failed(vertex: Vertex, how: str, tail: Sequence[str], **subject: object) -> Aborted:
+    """The error of a step whose command failed: what, where, how, and its last output."""
+    where = f" ({vertex.location})" if vertex.location else ""
+    words = "\n".join(f"    {line}" for line in tail)
+    said = f"; its last output:\n{words}" if tail else "; it wrote nothing"
+    return Aborted(
+        f"step {vertex.label}{where} {how}{said}",
+        code="step-failed",
+        hint="nothing of the step was kept; steps before it are cached",
+        step=vertex.created_by,
+        stage=vertex.stage,
+        **subject,
+    )
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        raise FailedPrecondition(
+            "building as an ordinary user is not supported yet: layers keep numeric owners, and steps run in a "
+            "sandbox of the host's",
+            code="needs-root",
+            hint="run `sudo aos build …`",
+        )
