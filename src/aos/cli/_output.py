@@ -88,9 +88,7 @@ def size(count: float | None) -> str:
         return "-"
     if count < 1024:
         return f"{int(count)} B"
-    unit = ""
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        count /= 1024
-        if count < 1000:
-            break
-    return f"{count:.3g} {unit}"
+    exponent = 0
+    while count >= 1000 and exponent < 4:
+        count, exponent = count / 1024, exponent + 1
+    return f"{count:.3g} {'KMGT'[exponent - 1]}iB"

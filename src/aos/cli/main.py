@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Command = tuple[str, Verb, Callable[[Arguments], int]]
 
-__all__ = ["GROUPS", "entry", "find", "main"]
+__all__ = ["GROUPS", "LIGHT", "SUMMARIES", "entry", "find", "load", "main", "report"]
 
 GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
     (
@@ -167,21 +167,23 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except AosError as error:
-        return _fail(name, error, debug, json)
+        return report(name, error, debug, json)
     except BrokenPipeError:
         posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 1)  # what is still buffered goes nowhere
         return 141
     except OSError as error:
-        return _fail(name, _of_os(error), debug, json)
+        return report(name, _of_os(error), debug, json)
     except KeyboardInterrupt:
         return 130
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 0 if leave.code is None else 1
     except Exception as error:
         defect = AosError(
             f"this is a defect of aos: {type(error).__name__}: {error}",
             hint="run it again with AOS_DEBUG=1 and report what it shows",
         )
         defect.__cause__ = error
-        return _fail(name, defect, debug, json)
+        return report(name, defect, debug, json)
 
 
 def find(words: Sequence[str]) -> tuple[str, Verb, Callable[[Arguments], int], list[str]]:
@@ -262,7 +264,7 @@ def _of_os(error: OSError) -> AosError:
     return FailedPrecondition(message, code="system", hint="aos doctor shows what is wrong with this host")
 
 
-def _fail(name: str, error: AosError, debug: bool, json: bool) -> int:
+def report(name: str, error: AosError, debug: bool = False, json: bool = False) -> int:
     """Print an error and return its exit code."""
     from aos.cli._output import colour
 

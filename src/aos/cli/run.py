@@ -1,0 +1,121 @@
+"""`aos run`: start an agent from a package."""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from aos.cli import _node, _values
+from aos.cli._options import Option, Verb
+from aos.cli._records import death
+from aos.cli._session import Session
+from aos.cli._streams import CLOSED, DETACHED
+from aos.cli._terminal import dimensions
+from aos.errors import FailedPrecondition, InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from aos.cli._options import Arguments
+
+__all__ = ["VERB", "main"]
+
+VERB = Verb(
+    "Start an agent from a package; its exit code becomes that of this command. Arguments after the reference "
+    "replace those of the entrypoint",
+    "REFERENCE ARGS...",
+    options=(
+        Option("detach", "d", help="Print the agent's id and leave it running"),
+        Option("interactive", "i", help="Forward standard input"),
+        Option("tty", "t", help="Give it a terminal; Ctrl-P Ctrl-Q leaves it running"),
+        Option("rm", help="Remove it when it has finished"),
+        Option("name", "", "NAME", "Give it a name (default: one is made up)"),
+        Option("env", "e", "KEY[=VALUE]", "Set a variable; without a value, pass ours on", repeat=True),
+        Option("volume", "v", "SOURCE:TARGET[:ro]", "Show it a file or directory of this host", repeat=True),
+        Option("entrypoint", "", "COMMAND", "Replace the entrypoint's command"),
+        Option("hostname", "", "NAME", "Its host name"),
+        Option("memory", "m", "SIZE", "Most memory, such as 512m or 2g"),
+        Option("cpus", "", "NUMBER", "Most CPUs, such as 0.5"),
+        Option("pids", "", "NUMBER", "Most processes and threads"),
+        Option("network", "", "MODE", "none (loopback only) or host", choices=("none", "host")),
+        Option("restart", "", "POLICY", "never or on-failure", choices=("never", "on-failure")),
+        Option("runtime", "", "NAME", "The runtime that isolates it; aos doctor lists them"),
+        Option("dry-run", help="Print what would be run, as JSON, and start nothing"),
+    ),
+    stop_at_first_positional=True,
+)
+
+
+def main(args: Arguments) -> int:
+    call = _call(args)
+    if args["dry-run"]:
+        from aos.cli._output import print_json
+
+        print_json(_node.call("agent.run", **call)["spec"])
+        return 0
+    if args["detach"]:
+        print(_node.call("agent.run", **call)["agent"])
+        return 0
+    with Session(stdin=args["interactive"], terminal=args["tty"]) as session, _node.connect() as node:
+        started, descriptors = node.open("agent.run", **call)
+        agent = started["agent"]
+        answer = _node.Answer(node, "agent.wait", agent=agent)
+        session.signals(agent)
+        outcome = session.carry(descriptors, answer)
+        if outcome == DETACHED:
+            return 0
+        if outcome == CLOSED:  # as a process of this host would die of SIGPIPE
+            _node.call("agent.stop", agent=agent, timeout=1)
+        last = answer.result()["exit"]
+    said = death(last)
+    if said:
+        sys.stdout.flush()
+        print(f"aos run: {said}", file=sys.stderr)
+    code: int = last["shell_code"]
+    return code
+
+
+def _call(args: Arguments) -> dict[str, Any]:
+    """The parameters of `agent.run` (docs/kernel.md)."""
+    attach = not args["detach"]
+    if args["tty"] and args["interactive"] and attach and not posix.isatty(0):
+        raise FailedPrecondition(
+            "-t with -i needs a terminal, and standard input is none",
+            code="no-terminal",
+            hint="leave -t away when input comes from a pipe or a file",
+        )
+    if args["rm"] and args["restart"] == "on-failure":
+        raise InvalidArgument("--rm and --restart on-failure exclude each other", code="usage")
+    call: dict[str, Any] = {
+        "reference": args["reference"],
+        "terminal": args["tty"],
+        "stdin": args["interactive"],
+        "attach": attach and not args["dry-run"],
+        "remove": args["rm"],
+        "dry_run": args["dry-run"],
+    }
+    if args["args"]:
+        call["args"] = args["args"]
+    if args["entrypoint"] is not None:
+        call["entrypoint"] = [args["entrypoint"]] if args["entrypoint"] else []
+    if args["env"]:
+        call["env"] = _values.environment(args["env"], posix.environ)
+    if args["volume"]:
+        call["mounts"] = [_values.mount(text) for text in args["volume"]]
+    limits: dict[str, float] = {}
+    if args["memory"] is not None:
+        limits["memory"] = _values.parse_size(args["memory"], "--memory")
+    if args["cpus"] is not None:
+        limits["cpus"] = _values.cpus(args["cpus"], "--cpus")
+    if args["pids"] is not None:
+        limits["pids"] = _values.count(args["pids"], "--pids")
+    if limits:
+        call["limits"] = limits
+    for option in ("name", "hostname", "network", "restart", "runtime"):
+        if args[option] is not None:
+            call[option] = args[option]
+    size = dimensions() if args["tty"] else None
+    if size is not None:
+        call["rows"], call["columns"] = size
+    return call
