@@ -1,0 +1,1 @@
+"""Benchmarks: speed and memory beside peers, in the same run, on the same root file system. Run by `make bench`."""

@@ -1,0 +1,132 @@
+"""Timing of command lines, interleaved, and what is said about the figures. No contender is known here."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Command", "Ratio", "Series", "interleave", "percentile", "ratio", "run_timed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One contender of a comparison: a command line, and what has to happen around it without being timed."""
+
+    name: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str] | None = None
+    before: Callable[[], object] | None = None
+    after: Callable[[], object] | None = None
+    unique: bool = False
+    """The word `{n}` in argv becomes a number never used before (names of containers)."""
+
+
+@dataclass(slots=True)
+class Series:
+    """Measured seconds of one command, in the order of the rounds."""
+
+    command: Command
+    seconds: list[float] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "command": list(self.command.argv),
+            "milliseconds": [round(one * 1000, 3) for one in self.seconds],
+            **{f"p{share}": round(percentile(self.seconds, share) * 1000, 3) for share in (50, 95, 99)},
+        }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile: a value that was measured, never one in between."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Of two series from the same rounds: the ratio of the medians, and where the ratios of single rounds lie."""
+
+    median: float
+    low: float
+    """10th percentile of the rounds' ratios."""
+    high: float
+    """90th percentile."""
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}-{self.high:.2f}]"
+
+
+def ratio(ours: Series, theirs: Series) -> Ratio:
+    rounds = [a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
+    return Ratio(
+        statistics.median(ours.seconds) / statistics.median(theirs.seconds),
+        percentile(rounds, 10),
+        percentile(rounds, 90),
+    )
+
+
+def run_timed(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> float:
+    """Run a command line with no input and no output kept; return seconds from spawn to exit. It must succeed."""
+    silent = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1)]
+    read, write = os.pipe()
+    begin = time.perf_counter()
+    pid = os.posix_spawnp(
+        argv[0],
+        list(argv),
+        dict(os.environ if environ is None else environ),
+        file_actions=[*silent, (os.POSIX_SPAWN_DUP2, write, 2)],
+    )
+    _, status = os.waitpid(pid, 0)
+    seconds = time.perf_counter() - begin
+    os.close(write)
+    os.set_blocking(read, False)
+    try:
+        complaint = os.read(read, 4096).decode(errors="replace")
+    except BlockingIOError:
+        complaint = ""
+    os.close(read)
+    if code := os.waitstatus_to_exitcode(status):
+        raise RuntimeError(f"{' '.join(argv)}: exit code {code}\n{complaint}")
+    return seconds
+
+
+def interleave(commands: Sequence[Command], rounds: int, *, warm_up: int = 3, seed: int = 1) -> list[Series]:
+    """Run every command once a round, in an order shuffled each round; the first rounds are thrown away."""
+    series = [Series(command) for command in commands]
+    order = random.Random(seed)
+    for number in range(-warm_up, rounds):
+        for one in order.sample(series, len(series)):
+            command = one.command
+            if command.before:
+                command.before()
+            argv = (
+                [word.replace("{n}", _fresh()) for word in command.argv] if command.unique else command.argv
+            )
+            seconds = run_timed(argv, command.environ)
+            if command.after:
+                command.after()
+            if number >= 0:
+                one.seconds.append(seconds)
+        if sys.stderr.isatty():
+            print(f"\r  {commands[0].name}: {max(number + 1, 0)}/{rounds}", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    return series
+
+
+_count = 0
+
+
+def _fresh() -> str:
+    global _count
+    _count += 1
+    return f"{os.getpid()}-{_count}"
