@@ -8,13 +8,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from aos.config import Config
     from aos.content.store import ContentStore
+    from aos.oci.descriptor import Descriptor
+    from aos.registry.client import DistributionClient
+    from aos.registry.exchange import Exchange
+    from aos.registry.local import LocalRegistry
 
-__all__ = ["content_store"]
+__all__ = ["content_store", "exchange", "local_registry"]
 
 
 def content_store(config: Config) -> ContentStore:
     from aos.content.store import ContentStore
 
     return ContentStore(config.root / "content")
+
+
+def local_registry(config: Config, content: ContentStore) -> LocalRegistry:
+    from aos.registry.local import LocalRegistry
+
+    return LocalRegistry(config.root / "registry", content)
+
+
+def exchange(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    plain_http: bool = False,
+    report: Callable[[Descriptor, str], None] | None = None,
+) -> Exchange:
+    """The way in and out for packages; the HTTP stack is imported when a registry is talked to."""
+    from aos.registry.exchange import Exchange
+
+    content = content_store(config)
+
+    def connect() -> DistributionClient:
+        from aos.registry.client import DistributionClient
+
+        return DistributionClient(content, environ, plain_http=plain_http, report=report)
+
+    return Exchange(content, local_registry(config, content), connect)

@@ -14,17 +14,24 @@ import json
 import os
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aos.clock import SystemClock
-from aos.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
+from aos.errors import (
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
 from aos.oci.digest import parse_digest
 from aos.oci.reference import Reference, parse_reference
 from aos.registry.protocol import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from aos.clock import Clock
     from aos.content.store import ContentStore
@@ -106,7 +113,8 @@ class LocalRegistry:
             raise InvalidArgument(
                 f"{text!r} is the beginning of several digests",
                 code="digest-ambiguous",
-                hint="give more digits; it may be " + ", ".join(sorted(entry.reference for entry in found)[:5]),
+                hint="give more digits; it may be "
+                + ", ".join(sorted(entry.reference for entry in found)[:5]),
                 reference=text,
             )
         return found
@@ -117,14 +125,17 @@ class LocalRegistry:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         remote = "sha256:" not in text[:7] and "/" in text and any(c in text.split("/")[0] for c in ".:")
         hint += f"`aos pull {text}` fetches it" if remote else "`aos packages ls` lists what is here"
-        return NotFound(f"no package {text!r} in the local registry", code="package-not-found", hint=hint, reference=text)
+        return NotFound(
+            f"no package {text!r} in the local registry", code="package-not-found", hint=hint, reference=text
+        )
 
     def _read(self) -> dict[str, Entry]:
         """The entries; read again only when the file is another one than last time. Never to be changed."""
         try:
-            status = os.stat(self._file)
+            status = self._file.stat()
         except FileNotFoundError:
-            return {}
+            self._entries, self._seen = {}, ()
+            return self._entries
         except OSError as error:
             raise _unreadable(self._file, error) from error
         seen = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
@@ -198,7 +209,10 @@ def _near(text: str, known: list[str]) -> list[str]:
 
 
 def _encode(entries: Mapping[str, Entry]) -> bytes:
-    facts = {key: {name: value for name, value in asdict(entry).items() if name != "reference"} for key, entry in entries.items()}
+    facts = {
+        key: {name: value for name, value in asdict(entry).items() if name != "reference"}
+        for key, entry in entries.items()
+    }
     return json.dumps({"version": _FORMAT, "entries": facts}, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -243,8 +257,12 @@ def _unreadable(path: Path, error: OSError) -> PermissionDenied | ResourceExhaus
     message = f"{path}: {error.strerror or error}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDenied(
-            message, code="registry-unreadable", hint="use the account that owns it, or set AOS_ROOT to a folder of your own"
+            message,
+            code="registry-unreadable",
+            hint="use the account that owns it, or set AOS_ROOT to a folder of your own",
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted(message, code="disk-full", hint="free space (`aos prune`), nothing was changed")
+        return ResourceExhausted(
+            message, code="disk-full", hint="free space (`aos prune`), nothing was changed"
+        )
     return FailedPrecondition(message, code="registry-unreadable")
