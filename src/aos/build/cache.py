@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aos.content.protocol import Blobs
     from aos.content.store import ContentStore
 
-__all__ = ["Cache", "CacheEntry", "PIN_OWNER"]
+__all__ = ["PIN_OWNER", "Cache", "CacheEntry"]
 
 PIN_OWNER = "build-cache"
 _FORMAT = 1

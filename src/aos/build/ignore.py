@@ -67,7 +67,10 @@ def parse_ignore(text: str, file: str = ".dockerignore") -> IgnoreRules:
                 parts.append(part)
         if keeps and not pattern:
             raise InvalidArgument(
-                f"{file}:{number}: '!' must be followed by a pattern", code="ignore-invalid", file=file, line=number
+                f"{file}:{number}: '!' must be followed by a pattern",
+                code="ignore-invalid",
+                file=file,
+                line=number,
             )
         if not parts:  # "/" or "." name the context itself, which cannot be left out
             continue

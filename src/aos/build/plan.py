@@ -12,39 +12,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aos.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from aos.agentfile.definition import Definition, Stage, Step
     from aos.oci.digest import Digest
-    from aos.oci.layer import Layer
+    from aos.package import BuiltLayer
 
-__all__ = ["EMPTY", "SCHEMA", "Plan", "State", "Vertex", "VertexLayer", "cache_key", "make_plan", "step_text"]
+__all__ = ["EMPTY", "SCHEMA", "Plan", "State", "Vertex", "cache_key", "make_plan", "step_text"]
 
 SCHEMA = 1
 """Raised whenever this version would make other bytes of the same inputs (steps, layer format, clean-up)."""
 
 
 @dataclass(frozen=True, slots=True)
-class VertexLayer:
-    """A layer and where it came from."""
-
-    layer: Layer
-    created_by: str
-    cache_key: str = ""
-    stage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class State:
     """A file system in the making, and the environment its base gives to what runs in it."""
 
-    layers: tuple[VertexLayer, ...] = ()
+    layers: tuple[BuiltLayer, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     work_dir: str = ""
     base: Digest | None = None
@@ -57,11 +47,13 @@ class State:
         for item in self.layers:
             diff_id = item.layer.diff_id
             chain = (
-                "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest() if chain else str(diff_id)
+                "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest()
+                if chain
+                else str(diff_id)
             )
         return chain
 
-    def on_top(self, layer: VertexLayer | None) -> State:
+    def on_top(self, layer: BuiltLayer | None) -> State:
         """This state with one more layer; None: the step changed nothing."""
         if layer is None:
             return self
@@ -112,10 +104,10 @@ class Plan:
     vertices: tuple[Vertex, ...]
     final: int | None
     """The vertex whose state becomes the package; None: an empty one."""
+    final_stage: str
     platform: str
     epoch: int
     """Seconds since 1970: SOURCE_DATE_EPOCH."""
-    labels: tuple[str, ...] = field(default=())
 
 
 def make_plan(
@@ -162,9 +154,7 @@ def make_plan(
             )
             below = len(vertices) - 1
         tops[stage.name] = below
-    return Plan(
-        tuple(vertices), tops[definition.final.name], platform, epoch, tuple(item.label for item in vertices)
-    )
+    return Plan(tuple(vertices), tops[definition.final.name], definition.final.name, platform, epoch)
 
 
 def cache_key(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> str:
@@ -278,5 +268,3 @@ def _base(
             )
         )
     return bases[stage.base]
-
-

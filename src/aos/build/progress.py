@@ -18,8 +18,8 @@ __all__ = [
     "Finished",
     "Note",
     "Output",
-    "Planned",
     "PlainProgress",
+    "Planned",
     "Progress",
     "Quiet",
     "Started",
@@ -127,7 +127,9 @@ class PlainProgress:
 def printable(line: str) -> str:
     """The line without what would move a terminal's cursor: the last carriage-return part, no escapes."""
     line = line.rstrip("\r").rsplit("\r", 1)[-1]
-    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in line)
+    return "".join(
+        char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in line
+    )
 
 
 def human_size(size: float) -> str:

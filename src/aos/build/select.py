@@ -87,7 +87,9 @@ def open_context(directory: Path) -> Context:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise PermissionDenied(f"cannot read {root / name}: {error.strerror}", code="file-unreadable") from error
+            raise PermissionDenied(
+                f"cannot read {root / name}: {error.strerror}", code="file-unreadable"
+            ) from error
         return Context(ContextTree(root), parse_ignore(text, name), name)
     return Context(ContextTree(root), IgnoreRules())
 
@@ -223,7 +225,7 @@ def _walk(tree: Tree, path: str, relative: str, rules: IgnoreRules, hashed: bool
 
 def _hash(tree: Tree, path: str) -> str:
     digest = hashlib.sha256()
-    with open(tree.open(path), "rb", buffering=0) as file:
+    with os.fdopen(tree.open(path), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -4,6 +4,8 @@ Paths are relative, `/` between components, "" the root, and hold no link in a p
 them so. Names that are not UTF-8 pass through (surrogateescape, as `os.fsdecode` has it).
 """
 
+# ruff: noqa: PTH -- paths are plain strings here: a tree of 10,000 files is walked
+
 from __future__ import annotations
 
 import os
@@ -25,8 +27,10 @@ _MAX_LINKS = 40  # as Linux: path_resolution(7)
 class Tree(Protocol):
     """A read-only view; every path is inside it by construction."""
 
-    confined: bool
-    """A link that leads out is an error; otherwise "/" is the tree's own root, as after chroot."""
+    @property
+    def confined(self) -> bool:
+        """A link that leads out is an error; otherwise "/" is the tree's own root, as after chroot."""
+        ...
 
     def lstat(self, path: str) -> os.stat_result | None:
         """None when nothing is there."""

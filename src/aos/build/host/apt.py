@@ -18,7 +18,17 @@ from aos.errors import AosError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Archive", "Release", "acquire_options", "auth_files", "host_archives", "read_release", "trusted_keys"]
+__all__ = [
+    "ROLLING",
+    "Archive",
+    "Release",
+    "acquire_options",
+    "auth_files",
+    "default_archives",
+    "host_archives",
+    "read_release",
+    "trusted_keys",
+]
 
 _DEFAULT_SUITES = {
     "debian": (
@@ -30,8 +40,10 @@ _DEFAULT_SUITES = {
         ("http://security.ubuntu.com/ubuntu", ("{0}-security",)),
     ),
 }
-_ROLLING = ("sid", "unstable", "experimental", "devel")
-_ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<components>.*)")
+ROLLING = ("sid", "unstable", "experimental", "devel")
+_ONE_LINE = re.compile(
+    r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<components>.*)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,13 @@ class Archive:
     def to_line(self) -> str:
         options = [f"signed-by={self.signed_by}"] if self.signed_by else []
         options += ["trusted=yes"] if self.trusted else []
-        words = ["deb", *([f"[{' '.join(options)}]"] if options else []), self.uri, self.suite, *self.components]
+        words = [
+            "deb",
+            *([f"[{' '.join(options)}]"] if options else []),
+            self.uri,
+            self.suite,
+            *self.components,
+        ]
         return " ".join(words)
 
     @property
@@ -68,19 +86,22 @@ class Archive:
 
 def read_release(text: str) -> Release:
     """Parse os-release(5); unknown fields are empty."""
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    values = dict(
+        line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#")
+    )
     fields = {name: value.strip().strip("\"'") for name, value in values.items()}
     return Release(fields.get("ID", ""), fields.get("VERSION_CODENAME", ""))
 
 
 def default_archives(release: Release, components: tuple[str, ...] = ("main",)) -> tuple[Archive, ...]:
     """The distribution's public archives: what a layer says, whatever mirror the host uses."""
-    found = []
-    for uri, suites in _DEFAULT_SUITES.get(release.id, ()):
-        for suite in suites:
-            if release.codename not in _ROLLING or suite == "{0}":
-                found.append(Archive(uri, suite.format(release.codename), components))
-    return tuple(found)
+    rolling = release.codename in ROLLING
+    return tuple(
+        Archive(uri, suite.format(release.codename), components)
+        for uri, suites in _DEFAULT_SUITES.get(release.id, ())
+        for suite in suites
+        if not rolling or suite == "{0}"
+    )
 
 
 def host_archives(target: Release, root: Path = Path("/")) -> tuple[Archive, ...]:
@@ -96,7 +117,7 @@ def host_archives(target: Release, root: Path = Path("/")) -> tuple[Archive, ...
         name, dash, pocket = archive.suite.partition("-")
         if name != host.codename or pocket not in ("", "updates", "security"):
             continue
-        if target.codename in _ROLLING and dash:
+        if target.codename in ROLLING and dash:
             continue
         moved = replace(archive, suite=f"{target.codename}{dash}{pocket}")
         if moved not in found:
@@ -181,7 +202,10 @@ def _deb822(text: str) -> Iterator[Archive]:
                 name, _, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false"):
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in (
+            "no",
+            "false",
+        ):
             continue
         signed_by = fields.get("signed-by", "")
         for uri in fields.get("uris", "").split():

@@ -19,7 +19,9 @@ def network_mounts(root: Path = Path("/")) -> tuple[Mount, ...]:
     """The host's resolver configuration and names, read-only."""
     found = ((root / name, "/" + name) for name in ("etc/resolv.conf", "etc/hosts"))
     return tuple(
-        Mount("bind", target, source.resolve(), read_only=True) for source, target in found if source.is_file()
+        Mount("bind", target, source.resolve(), read_only=True)
+        for source, target in found
+        if source.is_file()
     )
 
 

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PipSettings", "read_pip_settings"]
 
-_PASSED = ("UV_INDEX_", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_CONCURRENT_", "UV_INDEX_STRATEGY")
+_PASSED = (
+    "UV_INDEX_",
+    "UV_HTTP_TIMEOUT",
+    "UV_NATIVE_TLS",
+    "UV_SYSTEM_CERTS",
+    "UV_CONCURRENT_",
+    "UV_INDEX_STRATEGY",
+)
 _NOT_PASSED = ("UV_INDEX_URL",)
 _CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _INDEX_KEYS = ("name", "url", "default", "explicit", "format", "authenticate")
@@ -188,7 +195,12 @@ def _pip_configuration(environ: Mapping[str, str], root: Path) -> dict[str, str]
         return {}
     home = Path(environ.get("HOME") or "/root")
     user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [root / "etc/xdg/pip/pip.conf", root / "etc/pip.conf", home / ".pip/pip.conf", user / "pip/pip.conf"]
+    files = [
+        root / "etc/xdg/pip/pip.conf",
+        root / "etc/pip.conf",
+        home / ".pip/pip.conf",
+        user / "pip/pip.conf",
+    ]
     values: dict[str, str] = {}
     for file in [*files, *([Path(named)] if named else [])]:
         parser = configparser.RawConfigParser()

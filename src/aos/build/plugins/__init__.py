@@ -92,7 +92,10 @@ class Plugins:
             raise
         except ValueError as error:
             raise InvalidArgument(
-                f"{where}: plugin {name!r}: {error}", code="plugin-options", hint="see docs/build.md", plugin=name
+                f"{where}: plugin {name!r}: {error}",
+                code="plugin-options",
+                hint="see docs/build.md",
+                plugin=name,
             ) from error
         except Exception as error:
             raise _failed(name, error) from error

@@ -25,7 +25,12 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _VERSION = 1
-_DROP = ("etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list", "etc/machine-id", "var/lib/dbus/machine-id")
+_DROP = (
+    "etc/apt/apt.conf.d/99mmdebstrap",
+    "etc/apt/sources.list",
+    "etc/machine-id",
+    "var/lib/dbus/machine-id",
+)
 _EMPTIED = ("dev", "tmp", "var/tmp", "run", "var/log", "var/lib/apt/lists", "var/cache/apt", "proc", "sys")
 _MIRROR_OF_LAYER = """\
 Types: deb
@@ -108,7 +113,6 @@ class DebianPlugin:
             "--mode=root",
             f"--variant={asked.variant}",
             "--format=directory",
-            "--skip=check/empty",
             '--aptopt=APT::Sandbox::User "root";',
             *options,
             asked.suite,
@@ -137,7 +141,7 @@ def _clean(target: Path, asked: _Options) -> None:
     """Take out what names this host or this moment; put in the public archives."""
     import shutil
 
-    from aos.build.host.apt import _ROLLING
+    from aos.build.host.apt import ROLLING
 
     for name in _DROP:
         (target / name).unlink(missing_ok=True)
@@ -159,7 +163,7 @@ def _clean(target: Path, asked: _Options) -> None:
                 child.unlink()
     if not (target / "etc/apt").is_dir():
         return
-    rolling = asked.suite in _ROLLING
+    rolling = asked.suite in ROLLING
     suites = asked.suite if rolling else f"{asked.suite} {asked.suite}-updates"
     components = " ".join(asked.components)
     text = _MIRROR_OF_LAYER.format(suites=suites, components=components)

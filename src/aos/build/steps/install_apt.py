@@ -96,7 +96,7 @@ def _target_release(task: Task) -> Release:
     path = resolve(lower, "etc/os-release", follow_last=True)
     if lower.lstat(path) is None:
         return Release("", "")
-    with open(lower.open(path), errors="replace") as file:
+    with os.fdopen(lower.open(path), errors="replace") as file:
         return read_release(file.read())
 
 
@@ -163,7 +163,7 @@ def _copy_target_keys(task: Task, directory: Path) -> None:
         if name.endswith((".gpg", ".asc")) and not (directory / name).exists():
             path = resolve(lower, f"{parts}/{name}", follow_last=True)
             if lower.lstat(path) is not None:
-                with open(lower.open(path), "rb") as reading, (directory / name).open("wb") as writing:
+                with os.fdopen(lower.open(path), "rb") as reading, (directory / name).open("wb") as writing:
                     shutil.copyfileobj(reading, writing)
 
 

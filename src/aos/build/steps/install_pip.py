@@ -67,9 +67,7 @@ async def execute_pip(task: Task, step: Install) -> Traces:
         *(() if step.network else (("UV_OFFLINE", "1"),)),
     )
     await run_command(task, Command(tuple(args), env, mounts=mounts, network=step.network))
-    return Traces(
-        mounts=tuple(mount.target for mount in mounts), drop=("**/__pycache__/",), restamp=True
-    )
+    return Traces(mounts=tuple(mount.target for mount in mounts), drop=("**/__pycache__/",), restamp=True)
 
 
 def find_uv() -> Path:

@@ -73,7 +73,9 @@ async def run_command(task: Task, command: Command) -> None:
     except AosError as error:
         if error.code not in ("entrypoint-not-found", "user-unknown"):
             raise
-        raise step_failed(task.vertex, f"could not start: {error.message}", lines.tail, exit_code=127) from error
+        raise step_failed(
+            task.vertex, f"could not start: {error.message}", lines.tail, exit_code=127
+        ) from error
     if status.code != 0:
         raise step_failed(task.vertex, _how(status), lines.tail, exit_code=status.shell_code)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aos.build.threads import in_thread
 from aos.build.tree import LayerTree, Tree
 from aos.content.protocol import IdMap
 from aos.errors import Aborted, FailedPrecondition
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from aos.runtime.protocol import Runtime
 
-__all__ = ["Surroundings", "Task", "Traces", "state_tree", "step_failed"]
+__all__ = ["Surroundings", "Task", "Traces", "need_root", "state_tree", "step_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Task:
     reads: State | None
     upper: Path
     epoch: int
+    platform: str
     final: bool
     """The step belongs to the package's own stage."""
     around: Surroundings
@@ -87,7 +88,7 @@ class Task:
 async def state_tree(content: ContentStore, state: State) -> LayerTree:
     """The files of `state`, unpacked where they were not yet (in a thread: it may take seconds)."""
     layers = [item.layer for item in state.layers]
-    return LayerTree(await asyncio.to_thread(content.snapshots.ensure, layers, IdMap.identity()))
+    return LayerTree(await in_thread(lambda: content.snapshots.ensure(layers, IdMap.identity())))
 
 
 def step_failed(vertex: Vertex, how: str, tail: Sequence[str], **subject: object) -> Aborted:

@@ -1,0 +1,80 @@
+"""`from:` a reference or an OCI layout: find the package or image that a stage stands on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aos.build.plan import State
+from aos.errors import AosError, InvalidArgument, NotFound
+from aos.package import BuiltLayer, layer_facts, load_package, read_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from aos.build.plan import Vertex
+    from aos.content.protocol import Blobs
+    from aos.oci.digest import Digest
+    from aos.package import Package
+    from aos.registry.protocol import PackageRegistry
+
+__all__ = ["base_state", "find_base"]
+
+_LAYOUT = "oci:"
+
+
+def find_base(
+    vertex: Vertex, context: Path, blobs: Blobs, registry: PackageRegistry, keep: Callable[[Digest], None]
+) -> Package:
+    """The package behind `vertex.base`; `keep` is told every digest that must not be collected.
+
+    Raise NotFound (`base-not-found`, near names in its hint), InvalidArgument (`base-ambiguous`), and what
+    `load_package` and `read_layout` raise, each naming where the Agentfile asks for it.
+    """
+    where = f"{vertex.location}: " if vertex.location else ""
+    try:
+        if vertex.base.startswith(_LAYOUT):
+            return _from_layout(vertex.base, context, blobs, keep)
+        digest = registry.resolve(vertex.base)
+        keep(digest)
+        package = load_package(blobs, digest)
+        for layer in package.layers:
+            keep(layer.digest)
+        return package
+    except NotFound as error:
+        raise NotFound(
+            f"{where}the base {vertex.base!r} cannot be found: {error.message}",
+            code="base-not-found",
+            hint=error.hint,
+            base=vertex.base,
+        ) from error
+    except AosError as error:
+        error.message = f"{where}the base {vertex.base!r}: {error.message}"
+        raise
+
+
+def base_state(package: Package, created_by: str) -> State:
+    """What steps see of a base."""
+    layers = tuple(
+        BuiltLayer(layer, facts.created_by or created_by, facts.cache_key, facts.stage)
+        for layer, facts in zip(package.layers, layer_facts(package), strict=True)
+    )
+    pairs = (text.partition("=") for text in package.image.env)
+    env = tuple((name, value) for name, _, value in pairs)
+    return State(layers, env, package.image.working_dir, package.manifest_digest)
+
+
+def _from_layout(base: str, context: Path, blobs: Blobs, keep: Callable[[Digest], None]) -> Package:
+    """`oci:DIRECTORY[:TAG]`; a relative directory is relative to the context."""
+    name = base.removeprefix(_LAYOUT)
+    path, tag = context / name, ""
+    if not path.exists() and ":" in name:
+        name, _, tag = name.rpartition(":")
+        path = context / name
+    found = read_layout(path, blobs, tag=tag, keep=keep)
+    if len(found) != 1:
+        names = ", ".join(f"{base}:{name}" for name, _ in found if name)
+        raise InvalidArgument(
+            f"the layout holds {len(found)} packages", code="base-ambiguous", hint=f"name one: {names}"
+        )
+    return found[0][1]

@@ -1,0 +1,84 @@
+"""What a definition's steps read from outside the plan: looked at once, before anything is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aos.build.ignore import IgnoreRules
+from aos.build.select import Context, Source, digest_of_sources, select
+from aos.build.tree import join, resolve
+from aos.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from aos.agentfile.definition import Definition
+    from aos.build.plugins import Plugins
+
+__all__ = ["Inputs", "gather_inputs"]
+
+_INCLUDES = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)(?:\s+|=)(\S+)")
+_LARGEST = 1 << 20  # bytes; a requirements file beyond this is a mistake
+
+
+@dataclass(slots=True)
+class Inputs:
+    """By stage and step position."""
+
+    digests: dict[tuple[str, int], object] = field(default_factory=dict)
+    selected: dict[tuple[str, int], tuple[Source, ...]] = field(default_factory=dict)
+    requirements: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
+
+
+def gather_inputs(definition: Definition, context: Context, plugins: Plugins) -> Inputs:
+    """Raise what `select` raises, NotFound (`requirements-missing`), and what plugins say of their options."""
+    found = Inputs()
+    for stage in definition.stages:
+        for position, step in enumerate(stage.steps):
+            place = (stage.name, position)
+            if step.kind == "copy" and not step.from_stage:
+                sources = select(context.tree, step.src, rules=context.rules, hashed=True)
+                found.selected[place] = sources
+                found.digests[place] = digest_of_sources(sources)
+            elif step.kind == "install" and step.requirements:
+                files: dict[str, bytes] = {}
+                _read_requirements(context, step.requirements, files)
+                found.requirements[place] = files
+                found.digests[place] = {
+                    name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())
+                } | {"file": step.requirements}
+            elif step.kind == "plugin":
+                where = stage.location or "Agentfile"
+                found.digests[place] = dict(plugins.inputs(step.name, dict(step.options), where))
+    return found
+
+
+def _read_requirements(context: Context, name: str, files: dict[str, bytes]) -> None:
+    """Read a requirements file and those it includes, by their paths in the context."""
+    path = resolve(context.tree, name, follow_last=True)
+    if path in files:
+        return
+    if context.tree.lstat(path) is None:
+        raise NotFound(
+            f"install pip: the requirements file {name!r} does not exist in the build context",
+            code="requirements-missing",
+            hint="paths are relative to the build context",
+            path=name,
+        )
+    sources = select(context.tree, (path,), rules=IgnoreRules(), hashed=False)
+    if sources[0].is_directory:
+        raise InvalidArgument(f"install pip: {name!r} is a directory", code="requirements-invalid", path=name)
+    with os.fdopen(context.tree.open(path), "rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise InvalidArgument(
+            f"install pip: {name!r} is larger than 1 MiB", code="requirements-invalid", path=name
+        )
+    files[path] = data
+    folder = path.rpartition("/")[0]
+    for line in data.decode(errors="replace").splitlines():
+        include = _INCLUDES.match(line)
+        if include and "://" not in include[1]:
+            _read_requirements(context, join(folder, include[1]), files)

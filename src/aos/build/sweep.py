@@ -1,0 +1,25 @@
+"""Remove what builds that were killed have left: their sandboxes, then their directories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aos.build.workspace import SANDBOX_PREFIX, dead_workspaces
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aos.runtime.protocol import Runtime
+
+__all__ = ["sweep"]
+
+
+async def sweep(work: Path, runtime: Runtime) -> None:
+    """Builds that still run hold their locks and are left alone."""
+    with dead_workspaces(work) as dead:
+        if not dead:
+            return
+        prefixes = tuple(f"{SANDBOX_PREFIX}{id}-" for id in dead)
+        for sandbox in await runtime.list():
+            if sandbox.id.startswith(prefixes):
+                await runtime.delete(sandbox.id, force=True)
