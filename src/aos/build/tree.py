@@ -4,8 +4,6 @@ Paths are relative, `/` between components, "" the root, and hold no link in a p
 them so. Names that are not UTF-8 pass through (surrogateescape, as `os.fsdecode` has it).
 """
 
-# ruff: noqa: PTH -- paths are plain strings here: a tree of 10,000 files is walked
-
 from __future__ import annotations
 
 import os

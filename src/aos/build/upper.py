@@ -1,13 +1,10 @@
 """What is done to a step's upper directory before it becomes a layer, so that the layer holds the step's work
 and nothing of the machine or the moment it was done on."""
 
-# ruff: noqa: PTH -- paths are plain strings here: a tree of 10,000 files is walked
-
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
 from typing import TYPE_CHECKING
@@ -16,6 +13,7 @@ from aos.build.ignore import glob_to_regex
 from aos.build.tree import LayerTree, join, resolve
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
