@@ -17,7 +17,7 @@ setup: ## prepare .venv/bin/aos and what agents need on this host
 	@tools/setup
 
 demo: setup-demo ## from nothing to an agent that answers, then kill the daemon under it
-	@examples/demo.sh
+	@.venv/bin/python examples/demo.py
 
 test: setup-test ## all tests but the long campaign
 	$(PYTEST) $(ARGS)
