@@ -1,0 +1,93 @@
+"""What is taken out of an upper directory before it becomes a layer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from aos.build.tree import LayerTree
+from aos.build.upper import settle
+
+OLD = 1_000_000_000
+
+
+@pytest.fixture
+def lower(tmp_path: Path) -> LayerTree:
+    root = tmp_path / "lower"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/os-release").write_text("x")
+    (root / "var/log").mkdir(parents=True)
+    (root / "var/run").symlink_to("/run")
+    return LayerTree((root,))
+
+
+@pytest.fixture
+def upper(tmp_path: Path) -> Path:
+    directory = tmp_path / "upper"
+    directory.mkdir()
+    return directory
+
+
+def _files(upper: Path) -> list[str]:
+    return sorted(str(path.relative_to(upper)) for path in upper.rglob("*"))
+
+
+def _settle(upper: Path, lower: LayerTree, **options: object) -> None:
+    settle(upper, lower, epoch=7, since_ns=0, **options)  # type: ignore[arg-type]
+
+
+def test_mount_points_go_and_the_steps_own_directories_stay(upper: Path, lower: LayerTree) -> None:
+    for name in ("proc", "dev/pts", "sys", ".aos-build/uv-cache", "run/aos", "own/empty", "opt/mounted"):
+        (upper / name).mkdir(parents=True)
+    (upper / "etc").mkdir()
+    (upper / "etc/resolv.conf").touch()
+    (upper / ".aos-build/uv").touch()
+    (upper / "dev/null").touch()
+    _settle(upper, lower, mounts=("/opt/mounted",))
+    assert _files(upper) == ["dev", "dev/null", "dev/pts", "own", "own/empty"]
+
+
+def test_a_mount_point_with_content_is_the_steps_work(upper: Path, lower: LayerTree) -> None:
+    (upper / "etc").mkdir()
+    (upper / "etc/resolv.conf").write_text("nameserver ::1\n")
+    (upper / "run/kept").mkdir(parents=True)
+    _settle(upper, lower)
+    assert _files(upper) == ["etc", "etc/resolv.conf", "run", "run/kept"]
+
+
+def test_dropped_files_leave_their_directories(upper: Path, lower: LayerTree) -> None:
+    (upper / "var/log/service").mkdir(parents=True)
+    (upper / "var/log/dpkg.log").write_text("2026")
+    (upper / "var/log/service/log").write_text("2026")
+    (upper / "usr/lib/__pycache__").mkdir(parents=True)
+    (upper / "usr/lib/__pycache__/a.pyc").write_text("x")
+    _settle(upper, lower, drop=("var/log/**", "**/__pycache__/"))
+    assert _files(upper) == ["usr", "usr/lib", "var", "var/log", "var/log/service"]
+
+
+def test_a_directory_that_says_nothing_new_goes(upper: Path, lower: LayerTree) -> None:
+    (upper / "var/log").mkdir(parents=True)
+    _settle(upper, lower)
+    assert _files(upper) == []
+    (upper / "var/log").mkdir(parents=True)
+    (upper / "var/log").chmod(0o700)
+    _settle(upper, lower)
+    assert _files(upper) == ["var", "var/log"]
+
+
+def test_what_the_step_touched_gets_the_epoch_and_the_rest_keeps_its_date(
+    upper: Path, lower: LayerTree
+) -> None:
+    (upper / "packaged").write_text("x")
+    (upper / "link").symlink_to("packaged")
+    os.utime(upper / "packaged", (OLD, OLD))
+    since = upper.stat().st_mtime_ns
+    (upper / "new").write_text("x")
+    settle(upper, lower, epoch=7, since_ns=since)
+    assert (upper / "packaged").stat().st_mtime == OLD
+    assert (upper / "new").stat().st_mtime == 7
+    assert (upper / "link").lstat().st_mtime == 7
+    settle(upper, lower, epoch=7, since_ns=2**62, restamp=True)
+    assert (upper / "packaged").stat().st_mtime == 7
