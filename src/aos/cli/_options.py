@@ -155,7 +155,7 @@ def _find(by_name: dict[str, Option], name: str) -> Option:
 
 def _unknown(by_name: dict[str, Option], name: str, word: str) -> InvalidArgument:
     inside = "" if name == word else f" in {word}"
-    guess = nearest(f"-{word}" if name != word or len(word) == 2 else name, by_name) or nearest(name, by_name)
+    guess = nearest(name if name.startswith("--") else f"-{word}", by_name) if len(word) > 2 else ""
     return _usage(f"unknown option {name}{inside}", f"did you mean {guess}?" if guess else None)
 
 

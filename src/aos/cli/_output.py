@@ -91,4 +91,4 @@ def size(count: float | None) -> str:
     exponent = 0
     while count >= 1000 and exponent < 4:
         count, exponent = count / 1024, exponent + 1
-    return f"{count:.3g} {'KMGT'[exponent - 1]}iB"
+    return f"{count:{'.3g' if count < 1000 else '.0f'}} {'KMGT'[exponent - 1]}iB"

@@ -23,7 +23,9 @@ __all__ = [
     "parse_time",
 ]
 
-_SIZES = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_SIZES = {"": 0, "b": 0} | {
+    unit + end: power for power, unit in enumerate("kmgt", 1) for end in ("", "b", "ib")
+}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -31,7 +33,7 @@ def parse_size(text: str, option: str) -> int:
     """Read bytes as docker does: `512m`, `1.5g`, `64MiB`, `4096`; units are powers of 1024."""
     number = text.strip().lower().rstrip("abcdefghijklmnopqrstuvwxyz ")
     unit = text.strip().lower()[len(number) :].strip()
-    power = _SIZES.get(unit.removesuffix("ib") if len(unit) == 3 else unit.removesuffix("b"))
+    power = _SIZES.get(unit)
     value = _decimal(number)
     if power is None or value is None or value <= 0:
         raise _wrong(option, text, "a size above 0 such as 512m or 1.5g")

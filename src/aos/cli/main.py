@@ -120,15 +120,14 @@ AGENT_STATUS = frozenset(("run", "exec", "attach"))
 
 def entry() -> NoReturn:
     """Run as the command `aos`; never returns."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            posix.fstat(descriptor)
+        except OSError:  # closed by whoever started us: else a socket of ours would take its number
+            posix.open("/dev/null", posix.O_RDWR)
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r"))  # noqa: PTH123, SIM115
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     code = main(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = code or 141
-    except OSError as error:
-        print(f"aos: cannot write the output: {error.strerror}", file=sys.stderr)
-        code = code or 1
     if "threading" in sys.modules:
         sys.exit(code)
     posix._exit(code)
@@ -169,7 +168,7 @@ def main(argv: Sequence[str]) -> int:
     except AosError as error:
         return report(name, error, debug, json)
     except BrokenPipeError:
-        posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 1)  # what is still buffered goes nowhere
+        _drop_output()
         return 141
     except OSError as error:
         return report(name, _of_os(error), debug, json)
@@ -264,6 +263,11 @@ def _of_os(error: OSError) -> AosError:
     return FailedPrecondition(message, code="system", hint="aos doctor shows what is wrong with this host")
 
 
+def _drop_output() -> None:
+    """Send what is still buffered nowhere: its reader is gone, or its disk is full."""
+    posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 1)
+
+
 def report(name: str, error: AosError, debug: bool = False, json: bool = False) -> int:
     """Print an error and return its exit code."""
     from aos.cli._output import colour
@@ -281,7 +285,10 @@ def report(name: str, error: AosError, debug: bool = False, json: bool = False) 
 
         traceback.print_exception(error)
     try:
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         if json:
             import json as codec
 
