@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from fix_installation import aos, busybox_root, installation
 
 __all__ = ["aos", "busybox_root", "installation"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `root` are skipped for other users, and say so."""
+    if os.getuid() != 0:
+        for item in items:
+            if item.get_closest_marker("root"):
+                item.add_marker(pytest.mark.skip(reason="needs root (sudo make test)"))
