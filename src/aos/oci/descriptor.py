@@ -57,6 +57,8 @@ class Descriptor:
         ):
             raise InvalidArgument(f"not an OCI descriptor: {raw!r:.200}", code="descriptor-invalid")
         annotations = raw.get("annotations") or {}
-        if not isinstance(annotations, dict):
-            raise InvalidArgument("a descriptor's annotations must be a map", code="descriptor-invalid")
+        if not isinstance(annotations, dict) or not all(
+            isinstance(text, str) for text in annotations.values()
+        ):
+            raise InvalidArgument("a descriptor's annotations must be strings", code="descriptor-invalid")
         return cls(raw["mediaType"], parse_digest(raw["digest"]), raw["size"], annotations)

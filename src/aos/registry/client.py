@@ -20,7 +20,6 @@ from aos.oci.index import Index, host_platform, select
 from aos.package.documents import DOCUMENT_LIMIT, IMAGE_MEDIA_TYPES, is_index, media_type_of, parse_manifest
 from aos.package.load import load_package
 from aos.registry.credentials import find_credentials
-from aos.registry.local import DEFAULT_TAG
 from aos.registry.problems import from_transport
 from aos.registry.session import Session, is_loopback
 from aos.registry.transfer import download, in_thread, upload
@@ -35,10 +34,7 @@ if TYPE_CHECKING:
     from aos.oci.reference import Reference
     from aos.package.facts import Package
 
-__all__ = ["DistributionClient", "Report"]
-
-Report = "Callable[[Descriptor, str], None]"
-"""Called after each blob with what happened: `exists`, `pulled` or `pushed`."""
+__all__ = ["DistributionClient"]
 
 _PARALLEL = 4
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0, pool=None)
@@ -48,7 +44,10 @@ _CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bund
 
 
 class DistributionClient:
-    """`async with DistributionClient(content, environ) as client`; one client serves many references."""
+    """`async with DistributionClient(content, environ) as client`; one client serves many references.
+
+    `report` is told of each blob what happened to it: `exists`, `pulled` or `pushed`.
+    """
 
     def __init__(
         self,
@@ -90,7 +89,7 @@ class DistributionClient:
             self._report(descriptor, "pushed" if await upload(session, descriptor, blobs) else "exists")
 
         await _each(send, _unique([manifest.config, *manifest.layers]))
-        name = reference.digest or reference.tag or DEFAULT_TAG
+        name = reference.digest or reference.tag
         answer = await session.ask(
             "PUT",
             f"manifests/{name}",
@@ -113,7 +112,7 @@ class DistributionClient:
         its digest or size says, those of `load_package`."""
         session = await self._session(reference, "pull", "pull")
         platform = platform or host_platform()
-        digest, data = await self._manifest(session, reference.digest or reference.tag or DEFAULT_TAG)
+        digest, data = await self._manifest(session, reference.digest or reference.tag)
         if is_index(data):
             chosen = select(Index.from_bytes(data), platform)
             digest, data = await self._manifest(session, chosen.digest)

@@ -7,7 +7,7 @@ What the verbs push, pull and verify do. A *location* is a reference, or as skop
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from aos.package.read import packages_in, read_layout
 from aos.package.sidecars import SIDECARS
 from aos.package.verify import Check, verify_package
 from aos.package.write import write_archive, write_layout
-from aos.registry.local import DEFAULT_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,8 +109,6 @@ class Exchange:
             async with self._connect() as client:
                 await client.push(reference, package)
 
-        if not location.tag and not location.digest:
-            location = replace(location, tag=DEFAULT_TAG)
         with self._content.leases.hold("push") as lease:
             lease.add(package.manifest_digest)
             asyncio.run(send(location))
@@ -147,7 +144,7 @@ def _layout_at(target: str) -> LayoutLocation | None:
 
 def _local_name(name: str | None, package: Package, location: LayoutLocation) -> Reference:
     """What an imported package is called here: its own name, else the layout's file name, and its tag there."""
-    tag = name or package.version or DEFAULT_TAG
+    tag = name or package.version or "latest"
     if name and ("/" in name or ":" in name):
         return parse_reference(name)
     repository = package.name or location.path.resolve().name.partition(".")[0].lower()

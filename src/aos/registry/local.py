@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from aos.content.store import ContentStore
     from aos.oci.digest import Digest
 
-__all__ = ["DEFAULT_TAG", "LocalRegistry"]
+__all__ = ["LocalRegistry"]
 
-DEFAULT_TAG = "latest"
 _FORMAT = 1
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
 
@@ -58,7 +57,7 @@ class LocalRegistry:
     def tag(
         self, reference: Reference | str, digest: Digest, *, name: str = "", version: str = "", size: int = 0
     ) -> Entry:
-        key = _key(reference)
+        key = str(_parsed(reference))
         entry = Entry(key, digest, name, version, size, self._clock.now())
         known = self._read().get(key)
         if known is not None and replace(known, created_at=entry.created_at) == entry:
@@ -95,15 +94,15 @@ class LocalRegistry:
         text = str(reference)
         found: list[Entry] = []
         if not text.startswith("sha256:"):
-            wanted = reference if isinstance(reference, Reference) else parse_reference(text)
-            exact = entries.get(_key(wanted))
+            wanted = _parsed(reference)
+            exact = entries.get(str(wanted))
             if exact is not None:
                 return [exact]
             if wanted.digest:
                 found = [
                     entry
                     for entry in entries.values()
-                    if entry.digest == wanted.digest and _repository(entry.reference) == _repository(wanted)
+                    if entry.digest == wanted.digest and parse_reference(entry.reference).name == wanted.name
                 ]
         prefix = _PREFIX.fullmatch(text)
         if prefix is not None:
@@ -187,15 +186,8 @@ class LocalRegistry:
             raise _unreadable(self._file, error) from error
 
 
-def _key(reference: Reference | str) -> str:
-    """The reference as the index has it: with a tag or a digest."""
-    wanted = reference if isinstance(reference, Reference) else parse_reference(reference)
-    return str(wanted if wanted.tag or wanted.digest else replace(wanted, tag=DEFAULT_TAG))
-
-
-def _repository(reference: Reference | str) -> tuple[str, str]:
-    wanted = reference if isinstance(reference, Reference) else parse_reference(reference)
-    return wanted.registry, wanted.repository
+def _parsed(reference: Reference | str) -> Reference:
+    return reference if isinstance(reference, Reference) else parse_reference(reference)
 
 
 def _near(text: str, known: list[str]) -> list[str]:
