@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from aos.build import BuildServices
     from aos.config import Config
     from aos.content.store import ContentStore
     from aos.oci.descriptor import Descriptor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from aos.registry.exchange import Exchange
     from aos.registry.local import LocalRegistry
 
-__all__ = ["content_store", "exchange", "local_registry"]
+__all__ = ["build_services", "content_store", "exchange", "local_registry"]
 
 
 def content_store(config: Config) -> ContentStore:
@@ -50,3 +51,21 @@ def exchange(
         return DistributionClient(content, environ, plain_http=plain_http, report=report)
 
     return Exchange(content, local_registry(config, content), connect)
+
+
+def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:
+    """What builds work with; the runtime is made when a step needs it."""
+    from aos.build import BuildServices
+    from aos.clock import SystemClock
+    from aos.ids import RandomIds
+
+    content = content_store(config)
+    return BuildServices(
+        content=content,
+        registry=local_registry(config, content),
+        runtime=lambda: runtime(config, content),
+        directory=config.root / "build",
+        environ=environ,
+        clock=SystemClock(),
+        ids=RandomIds(),
+    )

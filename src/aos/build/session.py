@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from aos.build.bases import base_state, find_base
 from aos.build.cache import Cache
 from aos.build.execute import find_cached
+from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
 from aos.build.plan import EMPTY, Plan, State, make_plan
 from aos.build.plugins import Plugins
@@ -24,7 +25,7 @@ from aos.errors import InvalidArgument, ResourceExhausted
 from aos.package import Package, assemble, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from aos.agentfile.definition import Definition
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from aos.content.leases import Lease
     from aos.content.store import ContentStore
     from aos.ids import IdSource
-    from aos.oci.image import ImageSpec
     from aos.oci.reference import Reference
     from aos.registry.protocol import PackageRegistry
     from aos.runtime.protocol import Runtime
@@ -64,7 +64,8 @@ class BuildServices:
 
     content: ContentStore
     registry: PackageRegistry
-    runtime: Runtime
+    runtime: Callable[[], Runtime]
+    """Where steps run; asked for when the first one must."""
     directory: Path
     """Persistent state of builds: `cache/`, `mounts/`, `work/`."""
     environ: Mapping[str, str]
@@ -161,12 +162,12 @@ class _Session:
 
         need_root()
         services, definition = self._services, self._request.definition
-        work = services.directory / "work"
-        await sweep(work, services.runtime)
+        work, runtime = services.directory / "work", services.runtime()
+        await sweep(work, runtime)
         with open_workspace(work, services.ids.fresh()) as workspace:
             around = Surroundings(
                 content=services.content,
-                runtime=services.runtime,
+                runtime=runtime,
                 context=self._context.tree,
                 workspace=workspace,
                 mounts=services.directory / "mounts",
@@ -195,10 +196,11 @@ class _Session:
         """Assemble the package from the final state, tag it, and write it out where asked."""
         state = EMPTY if self._plan.final is None else self._states[self._plan.final]
         definition, services = self._request.definition, self._services
+        base = self._bases[state.base].image if state.base else None
         package = assemble(
             services.content.blobs,
             definition_json=definition.to_json(),
-            image=self._image(state),
+            image=image_config(definition, base, platform=self._plan.platform, epoch=self._plan.epoch),
             layers=state.layers,
         )
         self._lease.add(package.manifest_digest)
@@ -240,10 +242,6 @@ class _Session:
             if state is not None:
                 self._states[vertex.index] = state
                 self._progress.emit(Cached(vertex.index))
-
-    def _image(self, state: State) -> ImageSpec:
-        """The image config: the base's, overridden by the definition's `config` and `entrypoint`."""
-        raise NotImplementedError
 
 
 def _platform() -> str:
