@@ -23,7 +23,7 @@ kind: AgentPackage
 metadata: {name: busybox, version: "1"}
 from: scratch
 steps:
-  - copy: {from: tree, to: /}
+  - copy: {src: tree, dest: /}
 entrypoint:
   command: [/bin/sh]
 """

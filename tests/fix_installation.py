@@ -182,8 +182,8 @@ kind: AgentPackage
 metadata: {name: busybox, version: "1"}
 from: scratch
 steps:
-  - copy: {from: bin, to: /bin}
-  - copy: {from: etc, to: /etc}
+  - copy: {src: bin, dest: /bin}
+  - copy: {src: etc, dest: /etc}
 entrypoint:
   command: [/bin/sh]
 """
