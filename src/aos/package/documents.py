@@ -8,7 +8,7 @@ and writes only the latter. Documents are hostile: bounded in size, and never tw
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from aos.errors import DataLoss, InvalidArgument
 from aos.oci.descriptor import (
@@ -22,12 +22,15 @@ from aos.oci.descriptor import (
 from aos.oci.manifest import Manifest
 
 if TYPE_CHECKING:
-    from aos.content.protocol import Blobs
+    from contextlib import AbstractContextManager
+
+    from aos.content.protocol import BlobInfo
     from aos.oci.digest import Digest
 
 __all__ = [
     "DOCUMENT_LIMIT",
     "IMAGE_MEDIA_TYPES",
+    "BlobReader",
     "is_index",
     "layer_media_type",
     "media_type_of",
@@ -54,7 +57,19 @@ IMAGE_MEDIA_TYPES = (MEDIA_MANIFEST, MEDIA_INDEX, _DOCKER_MANIFEST, _DOCKER_LIST
 """What a pull accepts."""
 
 
-def read_document(blobs: Blobs, digest: Digest) -> bytes:
+class BlobReader(Protocol):
+    """The reading half of `content.protocol.Blobs`."""
+
+    def read(self, digest: Digest) -> bytes: ...
+
+    def open(self, digest: Digest) -> AbstractContextManager[IO[bytes]]: ...
+
+    def stat(self, digest: Digest) -> BlobInfo: ...
+
+    def exists(self, digest: Digest) -> bool: ...
+
+
+def read_document(blobs: BlobReader, digest: Digest) -> bytes:
     """A document from the store, verified; InvalidArgument (`document-too-large`) instead of reading a layer."""
     size = blobs.stat(digest).size
     if size > DOCUMENT_LIMIT:

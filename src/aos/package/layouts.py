@@ -18,31 +18,18 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from aos.content.protocol import BlobInfo
 from aos.errors import DataLoss, InvalidArgument, NotFound
-from aos.package.documents import DOCUMENT_LIMIT
+from aos.package.documents import DOCUMENT_LIMIT, BlobReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from aos.oci.digest import Digest
 
-__all__ = ["ArchiveLayout", "BlobReader", "DirectoryLayout", "Layout", "open_layout"]
+__all__ = ["ArchiveLayout", "DirectoryLayout", "Layout", "open_layout"]
 
 _MEMBERS_LIMIT = 100_000
 _PIECE = 1 << 20
-
-
-class BlobReader(Protocol):
-    """The reading half of `content.protocol.Blobs`."""
-
-    def read(self, digest: Digest) -> bytes: ...
-
-    def open(self, digest: Digest) -> AbstractContextManager[IO[bytes]]: ...
-
-    def stat(self, digest: Digest) -> BlobInfo: ...
-
-    def exists(self, digest: Digest) -> bool: ...
 
 
 class Layout(BlobReader, Protocol):

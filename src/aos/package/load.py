@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aos.oci.digest import Digest
     from aos.oci.index import Platform
     from aos.oci.manifest import Manifest
-    from aos.package.layouts import BlobReader
+    from aos.package.documents import BlobReader
 
 __all__ = ["load_package", "manifest_of", "package_children"]
 
@@ -91,10 +91,10 @@ def package_children(blobs: Blobs) -> Callable[[Digest], Iterable[Digest]]:
             raw = json.loads(blobs.read(digest))
         except (NotFound, ValueError, RecursionError):
             return ()
-        found = [raw.get("config"), raw.get("subject")]
+        found: list[object] = [raw.get("config"), raw.get("subject")]
         for key in ("manifests", "layers"):
             found += raw[key] if isinstance(raw.get(key), list) else []
-        return [digest for item in found if (digest := _digest_in(item)) is not None]
+        return [child for item in found if (child := _digest_in(item)) is not None]
 
     return children
 

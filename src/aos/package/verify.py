@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aos.content.compression import decompressed
 from aos.errors import AosError, DataLoss
 from aos.package.documents import media_type_of, parse_manifest, read_document
 
@@ -14,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aos.oci.layer import Layer
+    from aos.package.documents import BlobReader
     from aos.package.facts import Package
-    from aos.package.layouts import BlobReader
 
 __all__ = ["Check", "verify_package"]
 
@@ -58,6 +57,8 @@ def verify_package(package: Package, blobs: BlobReader) -> Iterator[Check]:
 
 
 def _diff_id(layer: Layer, blobs: BlobReader) -> str:
+    from aos.content.compression import decompressed
+
     unpacked = hashlib.sha256()
     with blobs.open(layer.digest) as stored:
         for piece in decompressed(stored, layer.media_type):

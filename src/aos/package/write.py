@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from aos.package.documents import BlobReader
     from aos.package.facts import Package
-    from aos.package.layouts import BlobReader
 
 __all__ = ["ANNOTATION_IMAGE_NAME", "ANNOTATION_REF_NAME", "write_archive", "write_layout"]
 
@@ -76,8 +76,8 @@ def write_archive(package: Package, blobs: BlobReader, file: Path, *, tag: str =
                 with opened as content:
                     archive.addfile(_member(name, size=size), content)
                     content.read(1)  # the end, where a blob says whether it was what it should be
-        with new.open("rb") as raw:
-            os.fsync(raw.fileno())
+        with new.open("rb") as written:
+            os.fsync(written.fileno())
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from aos.oci.reference import Reference, parse_reference
 from aos.registry.protocol import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from aos.clock import Clock
@@ -77,10 +77,10 @@ class LocalRegistry:
                 return digest
         raise self._not_found(reference)
 
-    def list(self) -> list[Entry]:
+    def list(self) -> Sequence[Entry]:
         return [entry for _, entry in sorted(self._read().items())]
 
-    def remove(self, reference: Reference | str) -> list[Entry]:
+    def remove(self, reference: Reference | str) -> Sequence[Entry]:
         with self._changing() as entries:
             removed = self._find(reference, entries)
             if not removed:
@@ -89,10 +89,10 @@ class LocalRegistry:
                 del entries[entry.reference]
         return removed
 
-    def _find(self, reference: Reference | str, entries: Mapping[str, Entry]) -> list[Entry]:
+    def _find(self, reference: Reference | str, entries: Mapping[str, Entry]) -> Sequence[Entry]:
         """All entries that a reference, a digest or a prefix of one means; they share one digest."""
         text = str(reference)
-        found: list[Entry] = []
+        found: Sequence[Entry] = ()
         if not text.startswith("sha256:"):
             wanted = _parsed(reference)
             exact = entries.get(str(wanted))
@@ -238,10 +238,9 @@ def _entry(key: str, facts: Mapping[str, Any]) -> Entry:
         facts["size"],
         facts["created_at"],
     )
-    if not (isinstance(entry.name, str) and isinstance(entry.version, str) and isinstance(entry.size, int)):
-        raise ValueError(f"{key}: name and version must be strings, size a number")
-    if not isinstance(entry.created_at, int | float):
-        raise ValueError(f"{key}: created_at must be a number")
+    for name, kind in (("name", str), ("version", str), ("size", int), ("created_at", int | float)):
+        if not isinstance(getattr(entry, name), kind):
+            raise ValueError(f"{key}: '{name}' is not a {kind}")
     return entry
 
 

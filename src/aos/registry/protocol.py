@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aos.oci.digest import Digest
     from aos.oci.reference import Reference
 
@@ -42,10 +44,10 @@ class PackageRegistry(Protocol):
         NotFound `package-not-found`, InvalidArgument `digest-ambiguous`, `reference-invalid`."""
         ...
 
-    def list(self) -> list[Entry]:
+    def list(self) -> Sequence[Entry]:
         """Sorted by reference."""
         ...
 
-    def remove(self, reference: Reference | str) -> list[Entry]:
+    def remove(self, reference: Reference | str) -> Sequence[Entry]:
         """Forget a reference, or every reference to a digest; what was forgotten. Errors as for `resolve`."""
         ...

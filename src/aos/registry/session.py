@@ -75,7 +75,7 @@ class Session:
     ) -> None:
         self._http = http
         self._base = base
-        self._registry = registry
+        self.registry = registry
         self._scope = f"repository:{repository}:{actions}"
         self.what = what
         self._credentials = credentials
@@ -103,9 +103,9 @@ class Session:
             method, url, headers=headers, content=content, accept=accept, retry=retry
         ) as response:
             try:
-                body = b"" if method == "HEAD" else await _bounded(response, limit, self.what, self._registry)
+                body = b"" if method == "HEAD" else await _bounded(response, limit, self.what, self.registry)
             except httpx.TransportError as error:
-                raise from_transport(error, self.what, self._registry) from error
+                raise from_transport(error, self.what, self.registry) from error
             return Answer(response.status_code, response.headers, body, response.url)
 
     @contextlib.asynccontextmanager
@@ -128,7 +128,7 @@ class Session:
                 )
             except (httpx.TransportError, httpx.DecodingError) as error:
                 if attempt == attempts or is_certificate_problem(error):
-                    raise from_transport(error, self.what, self._registry) from error
+                    raise from_transport(error, self.what, self.registry) from error
                 await self.pause(attempt)
                 continue
             if attempt < attempts and (response.status_code == 429 or response.status_code >= 500):
@@ -151,8 +151,8 @@ class Session:
     async def _problem(self, response: httpx.Response) -> Exception:
         body = b""
         with contextlib.suppress(httpx.TransportError, Unavailable):
-            body = await _bounded(response, ERROR_BODY_LIMIT, self.what, self._registry)
-        return from_status(response.status_code, body, self.what, self._registry)
+            body = await _bounded(response, ERROR_BODY_LIMIT, self.what, self.registry)
+        return from_status(response.status_code, body, self.what, self.registry)
 
     async def _authorized(
         self, method: str, url: httpx.URL, headers: dict[str, str], content: Any
@@ -190,7 +190,7 @@ class Session:
                 return response
             await response.aclose()
             url = self.resolve(response.headers["location"], url)
-        raise Unavailable(f"{self.what}: {self._registry} redirects in circles", code="registry-unavailable")
+        raise Unavailable(f"{self.what}: {self.registry} redirects in circles", code="registry-unavailable")
 
     def resolve(self, location: str, url: httpx.URL) -> httpx.URL:
         """A `Location` of the registry, relative to the request's URL."""
@@ -198,7 +198,7 @@ class Session:
             return url.join(location)
         except httpx.InvalidURL as error:
             raise Unavailable(
-                f"{self.what}: {self._registry} answered with a broken Location", code="registry-unavailable"
+                f"{self.what}: {self.registry} answered with a broken Location", code="registry-unavailable"
             ) from error
 
     def _is_ours(self, url: httpx.URL) -> bool:
@@ -208,10 +208,10 @@ class Session:
         if url.scheme == "https" or (url.scheme == "http" and (self._plain_http or is_loopback(url.host))):
             return
         raise FailedPrecondition(
-            f"{self.what}: {self._registry} leads to {url.scheme}://{url.host}, which is not encrypted",
+            f"{self.what}: {self.registry} leads to {url.scheme}://{url.host}, which is not encrypted",
             code="registry-not-encrypted",
             hint="if you trust the network, use --plain-http",
-            registry=self._registry,
+            registry=self.registry,
         )
 
     async def _answer(self, challenges: list[Challenge]) -> str:
@@ -253,7 +253,7 @@ class Session:
                 request.headers["Authorization"] = credentials.basic()
         response = await self._http.send(request, stream=True)
         try:
-            body = await _bounded(response, _TOKEN_LIMIT, self.what, self._registry)
+            body = await _bounded(response, _TOKEN_LIMIT, self.what, self.registry)
         finally:
             await response.aclose()
         if response.status_code in (400, 401, 403):
@@ -274,10 +274,10 @@ class Session:
 
     def _refused(self, why: str) -> Unauthenticated:
         return Unauthenticated(
-            f"{self.what}: {self._registry} refuses: {why}",
+            f"{self.what}: {self.registry} refuses: {why}",
             code="registry-unauthenticated",
-            hint=login_hint(self._registry),
-            registry=self._registry,
+            hint=login_hint(self.registry),
+            registry=self.registry,
         )
 
 
