@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Protocol
 
+from aos.errors import InvalidArgument
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
@@ -74,6 +76,25 @@ class IdMap:
     @property
     def is_identity(self) -> bool:
         return self == IdMap()
+
+    def to_host(self, uid: int, gid: int) -> tuple[int, int]:
+        """Owner inside -> owner on disk; InvalidArgument (`id-unmapped`) where there is none."""
+        return _shift(uid, self.uids, 0, 1), _shift(gid, self.gids, 0, 1)
+
+    def to_container(self, uid: int, gid: int) -> tuple[int, int]:
+        """Owner on disk -> owner inside."""
+        return _shift(uid, self.uids, 1, 0), _shift(gid, self.gids, 1, 0)
+
+
+def _shift(number: int, extents: tuple[tuple[int, int, int], ...], source: int, target: int) -> int:
+    for extent in extents:
+        if extent[source] <= number < extent[source] + extent[2]:
+            return number - extent[source] + extent[target]
+    raise InvalidArgument(
+        f"id {number} is outside the id map",
+        code="id-unmapped",
+        hint="give the user a larger range in /etc/subuid and /etc/subgid",
+    )
 
 
 class Snapshots(Protocol):

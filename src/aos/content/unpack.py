@@ -1,0 +1,315 @@
+"""Unpack one layer's tar into a directory, as an overlay lower directory. Archives are hostile.
+
+Every path is walked with directory descriptors and O_NOFOLLOW, so no entry leads out, whatever links the archive
+made before. OCI whiteouts become the kernel's form. Sources: OCI image specification 1.1, "layer.md"; the kernel's
+Documentation/filesystems/overlayfs.rst; pax(1) for extended headers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tarfile
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from aos.content.compression import PIECE
+from aos.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aos.content.protocol import IdMap
+
+__all__ = ["unpack"]
+
+_OPAQUE = ".wh..wh..opq"
+_WHITEOUT = ".wh."
+_XATTR = "SCHILY.xattr."
+_XATTR_IGNORED = ("security.selinux", "security.ima", "security.evm")
+"""Labels of the host that made the archive; they mean nothing elsewhere."""
+
+
+def unpack(pieces: Iterator[bytes], directory: int, id_map: IdMap) -> None:
+    """Unpack the tar that `pieces` make into the empty directory behind this descriptor.
+
+    Raises InvalidArgument (`layer-invalid`) that names the entry; what was unpacked so far is then the caller's
+    to remove. All pieces are consumed.
+    """
+    stream = _Forward(pieces)
+    tree = _Tree(directory, id_map)
+    try:
+        with tarfile.TarFile(fileobj=stream, mode="r", errors="surrogateescape") as archive:  # type: ignore[arg-type]
+            while (entry := archive.next()) is not None:
+                tree.add(entry, archive, stream)
+                archive.members.clear()  # type: ignore[attr-defined]
+        tree.finish()
+        stream.expect_zeros()
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidArgument(f"a layer that is not a sound tar: {error}", code="layer-invalid") from error
+    finally:
+        tree.close()
+
+
+class _Tree:
+    def __init__(self, root: int, id_map: IdMap) -> None:
+        self._root = root
+        self._id_map = id_map
+        self._parent: tuple[tuple[str, ...], int] | None = None
+        self._directories: dict[tuple[str, ...], tarfile.TarInfo] = {}
+        self._overlay = "trusted.overlay." if os.geteuid() == 0 else "user.overlay."
+
+    def add(self, entry: tarfile.TarInfo, archive: tarfile.TarFile, stream: _Forward) -> None:
+        parts = _parts(entry.name)
+        try:
+            self._add(entry, parts, archive, stream)
+        except OSError as error:
+            if error.errno is not None and error.errno in _ENTRY_ERRORS:
+                raise _refused(entry.name, error.strerror or str(error)) from error
+            raise
+
+    def _add(
+        self, entry: tarfile.TarInfo, parts: tuple[str, ...], archive: tarfile.TarFile, stream: _Forward
+    ) -> None:
+        if not parts:
+            if not entry.isdir():
+                raise _refused(entry.name, "the root must be a directory")
+            self._directories[()] = entry
+            return
+        parent, name = self._open(parts[:-1]), parts[-1]
+        if name == _OPAQUE:
+            os.setxattr(f"/proc/self/fd/{parent}", self._overlay + "opaque", b"y")
+            return
+        if name.startswith(_WHITEOUT):
+            victim = name.removeprefix(_WHITEOUT)
+            if victim in ("", ".", ".."):
+                raise _refused(entry.name, "not a whiteout of anything")
+            self._make_room(parent, victim, parts)
+            os.mknod(victim, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+            return
+        if entry.isdir():
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=parent)
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=parent)
+                os.mkdir(name, 0o755, dir_fd=parent)
+            self._directories[parts] = entry
+            return
+        self._make_room(parent, name, parts)
+        if entry.isreg():
+            self._write(entry, name, parent, archive, stream)
+        elif entry.issym():
+            os.symlink(entry.linkname, name, dir_fd=parent)
+        elif entry.islnk():
+            self._link(entry, name, parts)
+            return
+        elif entry.isfifo():
+            os.mkfifo(name, 0o600, dir_fd=parent)
+        elif entry.ischr() or entry.isblk():
+            kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
+            if entry.ischr() and entry.devmajor == entry.devminor == 0:
+                raise _refused(entry.name, "a character device 0:0 would be a whiteout")
+            os.mknod(name, kind | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=parent)
+        else:
+            raise _refused(entry.name, f"an entry of unknown type {entry.type!r}")
+        self._dress(entry, name, parent)
+
+    def _write(
+        self, entry: tarfile.TarInfo, name: str, parent: int, archive: tarfile.TarFile, stream: _Forward
+    ) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600, dir_fd=parent)
+        try:
+            if entry.sparse is not None:
+                source = archive.extractfile(entry)
+                assert source is not None
+                while piece := source.read(PIECE):
+                    if piece.count(0) == len(piece):
+                        os.lseek(descriptor, len(piece), os.SEEK_CUR)
+                    else:
+                        _write_all(descriptor, piece)
+                os.ftruncate(descriptor, entry.size)
+                return
+            stream.seek(entry.offset_data)
+            left = entry.size
+            while left:
+                data = stream.read(min(left, PIECE))
+                if not data:
+                    raise _refused(entry.name, "the archive ends inside this file")
+                left -= len(data)
+                _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+    def _link(self, entry: tarfile.TarInfo, name: str, parts: tuple[str, ...]) -> None:
+        target = _parts(entry.linkname)
+        if not target:
+            raise _refused(entry.name, "a hard link to the root")
+        source = self._open(target[:-1], make=False)
+        source = os.dup(source)
+        try:
+            os.link(
+                target[-1], name, src_dir_fd=source, dst_dir_fd=self._open(parts[:-1]), follow_symlinks=False
+            )
+        finally:
+            os.close(source)
+
+    def _dress(self, entry: tarfile.TarInfo, name: str, parent: int) -> None:
+        """Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then time."""
+        uid, gid = self._id_map.to_host(entry.uid, entry.gid)
+        if os.geteuid() == 0:
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+        if not entry.issym():
+            os.chmod(name, entry.mode & 0o7777, dir_fd=parent)
+        for key, value in entry.pax_headers.items():
+            if key.startswith(_XATTR):
+                self._xattr(entry, f"/proc/self/fd/{parent}/{name}", key.removeprefix(_XATTR), value)
+        mtime = _mtime_ns(entry)
+        os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _xattr(self, entry: tarfile.TarInfo, path: str, key: str, value: str) -> None:
+        if key in _XATTR_IGNORED:
+            return
+        if key != "security.capability" and (not key.startswith("user.") or key.startswith("user.overlay.")):
+            raise _refused(entry.name, f"the extended attribute {key!r} is not allowed in a layer")
+        os.setxattr(path, key, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+
+    def _make_room(self, parent: int, name: str, parts: tuple[str, ...]) -> None:
+        """A later entry replaces an earlier one of the same name."""
+        try:
+            os.unlink(name, dir_fd=parent)
+        except FileNotFoundError:
+            pass
+        except IsADirectoryError:
+            os.rmdir(name, dir_fd=parent)
+            self._directories.pop(parts, None)
+
+    def _open(self, parts: tuple[str, ...], *, make: bool = True) -> int:
+        """A descriptor of this directory, kept until the next call; missing ones are made."""
+        if self._parent is not None and self._parent[0] == parts:
+            return self._parent[1]
+        current = os.dup(self._root)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            for part in parts:
+                try:
+                    following = os.open(part, flags, dir_fd=current)
+                except FileNotFoundError:
+                    if not make:
+                        raise
+                    os.mkdir(part, 0o755, dir_fd=current)
+                    following = os.open(part, flags, dir_fd=current)
+                os.close(current)
+                current = following
+        except BaseException:
+            os.close(current)
+            raise
+        self.close()
+        self._parent = (parts, current)
+        return current
+
+    def finish(self) -> None:
+        """Directories get their metadata last: what is put into them would change it."""
+        for parts in sorted(self._directories, key=len, reverse=True):
+            entry = self._directories[parts]
+            if parts:
+                self._dress(entry, parts[-1], self._open(parts[:-1]))
+            else:
+                self._dress(entry, ".", self._root)
+
+    def close(self) -> None:
+        if self._parent is not None:
+            os.close(self._parent[1])
+            self._parent = None
+
+
+class _Forward:
+    """A file over pieces that can only go forward, which is all that tarfile asks of it here."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._buffer = memoryview(b"")
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> int:
+        while self._position < position:
+            if not self.read(min(position - self._position, PIECE)):
+                break
+        if self._position != position:
+            raise tarfile.ReadError("the archive ends too early")
+        return position
+
+    def read(self, size: int) -> bytes:
+        if len(self._buffer) >= size:
+            data = bytes(self._buffer[:size])
+            self._buffer = self._buffer[size:]
+        else:
+            parts, missing = [self._buffer], size - len(self._buffer)
+            while missing > 0 and (piece := next(self._pieces, b"")):
+                parts.append(memoryview(piece)[:missing])
+                self._buffer = memoryview(piece)[missing:]
+                missing -= len(piece)
+            if missing > 0:
+                self._buffer = memoryview(b"")
+            data = b"".join(parts)
+        self._position += len(data)
+        return data
+
+    def expect_zeros(self) -> None:
+        """Behind the last entry there may be padding and nothing else."""
+        while data := self.read(PIECE):
+            if data.count(0) != len(data):
+                raise InvalidArgument("a layer with bytes behind its last entry", code="layer-invalid")
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise _refused(name, "its path climbs out of the layer")
+    return parts
+
+
+def _mtime_ns(entry: tarfile.TarInfo) -> int:
+    text = entry.pax_headers.get("mtime", "")
+    whole, _, fraction = text.partition(".")
+    if whole.lstrip("-").isdecimal() and (not fraction or fraction.isdecimal()):
+        sign = -1 if whole.startswith("-") else 1
+        return int(whole) * 10**9 + sign * int(fraction[:9].ljust(9, "0"))
+    return int(entry.mtime) * 10**9
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _refused(name: str, why: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"layer entry {name!r:.300}: {why}",
+        code="layer-invalid",
+        hint="the layer was not unpacked; build or fetch the package from a source you trust",
+        entry=name[:300].encode("utf-8", "backslashreplace").decode(),
+    )
+
+
+_ENTRY_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ELOOP",
+        "ENOTDIR",
+        "ENOENT",
+        "EEXIST",
+        "ENOTEMPTY",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "EINVAL",
+        "EPERM",
+        "EOPNOTSUPP",
+    )
+)
+"""What an archive can provoke, in contrast to a full or broken disk."""
