@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from aos.errors import DataLoss, InvalidArgument, NotFound
-from aos.oci.descriptor import Descriptor
+from aos.errors import DataLoss, InvalidArgument
 from aos.oci.image import ImageSpec
 from aos.oci.index import Index, host_platform, select
 from aos.oci.layer import Layer
-from aos.package.documents import DOCUMENT_LIMIT, is_index, layer_media_type, parse_manifest, read_document
+from aos.package.documents import is_index, layer_media_type, parse_manifest, read_document
 from aos.package.facts import LABEL_NAME, LABEL_VERSION, Package, definition_of, layer_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from aos.content.protocol import Blobs
+    from aos.oci.descriptor import Descriptor
     from aos.oci.digest import Digest
     from aos.oci.index import Platform
     from aos.oci.manifest import Manifest
     from aos.package.documents import BlobReader
 
-__all__ = ["load_package", "manifest_of", "package_children"]
+__all__ = ["load_package", "manifest_of"]
 
 _INDEX_DEPTH = 3
 
@@ -72,38 +68,6 @@ def load_package(blobs: BlobReader, manifest_digest: Digest, *, platform: Platfo
 def manifest_of(blobs: BlobReader, digest: Digest) -> Manifest:
     """The manifest of a loaded package."""
     return parse_manifest(read_document(blobs, digest))
-
-
-def package_children(blobs: Blobs) -> Callable[[Digest], Iterable[Digest]]:
-    """What a blob refers to, for garbage collection: of an index its manifests, of a manifest config and layers.
-
-    Layers and other content refer to nothing. A blob that is not there (an index names other platforms)
-    refers to nothing; one that is damaged raises DataLoss, so that nothing is collected on false premises.
-    """
-
-    def children(digest: Digest) -> Iterable[Digest]:
-        try:
-            if blobs.stat(digest).size > DOCUMENT_LIMIT:
-                return ()
-            with blobs.open(digest) as stream:
-                if stream.read(1) != b"{":
-                    return ()
-            raw = json.loads(blobs.read(digest))
-        except (NotFound, ValueError, RecursionError):
-            return ()
-        found: list[object] = [raw.get("config"), raw.get("subject")]
-        for key in ("manifests", "layers"):
-            found += raw[key] if isinstance(raw.get(key), list) else []
-        return [child for item in found if (child := _digest_in(item)) is not None]
-
-    return children
-
-
-def _digest_in(item: object) -> Digest | None:
-    try:
-        return Descriptor.from_json(item).digest
-    except InvalidArgument:
-        return None
 
 
 def _config(blobs: BlobReader, manifest: Manifest) -> bytes:

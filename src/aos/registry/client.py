@@ -117,11 +117,11 @@ class DistributionClient:
             chosen = select(Index.from_bytes(data), platform)
             digest, data = await self._manifest(session, chosen.digest)
         manifest = parse_manifest(data)
-        lease.add(digest)
+        await in_thread(lease.add, digest)
         await in_thread(self._content.blobs.put, data)
 
         async def fetch(descriptor: Descriptor) -> None:
-            lease.add(descriptor.digest)
+            await in_thread(lease.add, descriptor.digest)
             exists = await in_thread(self._content.blobs.exists, descriptor.digest)
             if not exists:
                 await download(session, descriptor, self._content.blobs)
