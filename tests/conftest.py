@@ -6,9 +6,10 @@ import os
 
 import pytest
 
+from fix_build import builder
 from fix_installation import aos, busybox_root, installation
 
-__all__ = ["aos", "busybox_root", "installation"]
+__all__ = ["aos", "builder", "busybox_root", "installation"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

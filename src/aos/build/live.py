@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -21,9 +20,12 @@ from aos.build.progress import (
     human_size,
     printable,
 )
+from aos.clock import SystemClock
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from aos.clock import Clock
 
 __all__ = ["LiveProgress"]
 
@@ -34,14 +36,15 @@ _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 class LiveProgress:
     """A context manager; what finished stays on the screen above, what runs is redrawn below."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._console = console or Console(stderr=True, highlight=False)
-        self._live = Live(
-            console=self._console, refresh_per_second=10, get_renderable=self._draw, transient=True
-        )
         self._labels: list[str] = []
         self._running: dict[int, tuple[float, list[str]]] = {}
         self._finished = 0
+        self._live = Live(
+            console=self._console, refresh_per_second=10, get_renderable=self._draw, transient=True
+        )
 
     def __enter__(self) -> LiveProgress:
         self._live.start()
@@ -59,7 +62,7 @@ class LiveProgress:
             case Cached(vertex):
                 self._end(vertex, Text("✓ ", "green"), "cached", "dim")
             case Started(vertex):
-                self._running[vertex] = (time.monotonic(), [])
+                self._running[vertex] = (self._clock.monotonic(), [])
             case Output(vertex, line):
                 lines = self._running[vertex][1]
                 lines.append(printable(line))
@@ -82,7 +85,7 @@ class LiveProgress:
         return Text.assemble(mark, (label.ljust(room), style), " ", (said, "dim"))
 
     def _draw(self) -> Group:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         rows: list[Text] = []
         for vertex, (began, lines) in sorted(self._running.items()):
             frame = _SPINNER[int(now * 10) % len(_SPINNER)]

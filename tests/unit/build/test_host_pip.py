@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aos.build.host.network import network_mounts, proxy_environment
 from aos.build.host.pip import PipSettings, read_pip_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _read(root: Path, **environ: str) -> PipSettings:

@@ -29,8 +29,8 @@ RUN = Run(("/bin/sh", "-c", "make"))
 COPY = Copy(("src",), "/src/")
 
 
-def _definition(*stages: Stage, config: ImageConfig = ImageConfig()) -> Definition:
-    return Definition(Metadata("it", "1.0.0"), stages, config=config)
+def _definition(*stages: Stage, config: ImageConfig | None = None) -> Definition:
+    return Definition(Metadata("it", "1.0.0"), stages, config=config or ImageConfig())
 
 
 def _plan(definition: Definition, inputs: dict[tuple[str, int], object] | None = None) -> Plan:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aos.build.tree import LayerTree
 from aos.build.upper import settle
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OLD = 1_000_000_000
 

@@ -1,0 +1,229 @@
+"""Bad input: each is told clearly, with its code, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from fix_build import Builder
+
+pytestmark = pytest.mark.root
+
+
+def test_a_failing_step_shows_its_last_output_and_its_exit_code(builder: Builder) -> None:
+    script = "for i in $(seq 100); do echo line $i; done; echo the cause >&2; touch /half; exit 7"
+    context = builder.context({}, [{"run": "echo done > /before"}, {"run": script}])
+    result = builder.build(context, check=10)
+    message = result.err[result.err.index("aos build:") :]
+    assert "failed with exit code 7" in message
+    assert "    the cause" in message
+    assert "    line 100" in message
+    assert "    line 50\n" not in message
+    assert builder.aos("packages", "inspect", "it:1.0.0", check=False).code == 3
+    again = builder.build(context, check=10)
+    assert "run echo done > /before: cached" in again.err
+
+
+def test_a_command_that_is_not_there(builder: Builder) -> None:
+    result = builder.build(builder.context({}, [{"run": ["/no/such/command"]}]), check=10)
+    assert "could not start" in result.err
+    assert "/no/such/command" in result.err
+
+
+def test_a_step_that_kills_itself(builder: Builder) -> None:
+    result = builder.build(builder.context({}, [{"run": "kill -9 $$"}]), check=10)
+    assert "killed by signal 9" in result.err or "exit code 137" in result.err
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "words"),
+    [
+        ({"copy": {"src": "missing.txt", "dest": "/x"}}, 3, "missing.txt"),
+        ({"copy": {"src": "../outside", "dest": "/x"}}, 2, "leads out of"),
+        ({"copy": {"src": "out/outside", "dest": "/x"}}, 2, "leads out of"),
+        ({"copy": {"src": "loop/x", "dest": "/x"}}, 2, "too many symbolic links"),
+        ({"copy": {"src": "dir", "dest": "/x"}}, 2, "FIFO"),
+        ({"copy": {"src": "file", "dest": "/bin/busybox/"}}, 2, "not a directory"),
+        ({"copy": {"src": "tree", "dest": "/"}}, 2, "would replace the directory"),
+        ({"copy": {"src": ["file", "other"], "dest": "/x"}}, 2, "end it with '/'"),
+        ({"plugin": {"name": "nope"}}, 3, "debian"),
+        ({"plugin": {"name": "debian", "with": {"suite": 7}}}, 2, "suite"),
+        ({"install": {"pip": {"requirements": "missing.txt"}}}, 3, "missing.txt"),
+        ({"install": {"pip": ["x"]}}, 5, "Python"),
+        ({"install": {"apt": ["x"]}}, 5, "apt-get"),
+    ],
+)
+def test_wrong_steps(builder: Builder, step: object, code: int, words: str) -> None:
+    context = builder.context(
+        {"file": "x", "other": "x", "out": "-> ..", "loop": "-> loop", "tree/bin": "x", "../outside": "x"},
+        [step],
+    )
+    (context / "dir").mkdir()
+    os.mkfifo(context / "dir/pipe")
+    result = builder.build(context, check=code)
+    assert words in result.err
+    assert "hint:" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_links_in_a_context_are_never_followed_out_of_the_image(builder: Builder) -> None:
+    """A link that was copied first, and a file that is then copied through it, must stay in the image."""
+    victim = builder.contexts / "victim"
+    victim.mkdir()
+    context = builder.context(
+        {"first/escape": f"-> {victim}", "second/escape/file": "x"},
+        [{"copy": {"src": ["first", "second"], "dest": "/app/"}}],
+    )
+    result = builder.build(context, check=2)
+    assert "not a directory" in result.err
+    assert list(victim.iterdir()) == []
+    climbing = builder.context(
+        {"first/escape": "-> ../../../../../../../../../../tmp", "file": "x"},
+        [
+            {"copy": {"src": "first", "dest": "/app/"}},
+            {"copy": {"src": "file", "dest": "/app/escape/aos-test-file"}},
+        ],
+    )
+    root = builder.unpack(climbing)
+    assert (root / "tmp/aos-test-file").exists()
+
+
+def test_an_absent_base_names_what_is_near(builder: Builder) -> None:
+    result = builder.build(builder.context({}, [], base="busybx:1"), check=3)
+    assert "busybx:1" in result.err
+    assert "did you mean busybox:1" in result.err
+    assert "layout" in builder.build(builder.context({}, [], base="oci:nowhere"), check=3).err
+
+
+def test_a_context_or_an_agentfile_that_is_not_there(builder: Builder) -> None:
+    assert "Agentfile" in builder.build(builder.contexts, check=3).err
+    assert "nowhere" in builder.build(builder.contexts / "nowhere", check=3).err
+
+
+def test_a_broken_ignore_file_is_named_with_its_line(builder: Builder) -> None:
+    context = builder.context({".dockerignore": "ok\n[\n", "f": "x"}, [{"copy": {"src": "f", "dest": "/f"}}])
+    assert ".dockerignore:2" in builder.build(context, check=2).err
+
+
+@pytest.mark.parametrize("missing", ["runc", "conmon", "mmdebstrap"])
+def test_a_missing_tool_is_named_with_its_package(builder: Builder, missing: str, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for directory in [*os.environ["PATH"].split(":"), "/usr/sbin", "/sbin"]:
+        for name in ("sh", "readlink", "env", "setpriv", "unshare", "runc", "conmon", "mmdebstrap"):
+            source = f"{directory}/{name}"
+            if os.access(source, os.X_OK) and name != missing and not (tools / name).exists():
+                (tools / name).symlink_to(source)
+    step: object = {"run": "true > /x"}
+    base = "busybox:1"
+    if missing == "mmdebstrap":
+        step, base = {"plugin": {"name": "debian", "with": {"suite": "bookworm"}}}, "scratch"
+    context = builder.context({}, [step], base=base)
+    environ = {**builder.aos.environment(), "PATH": str(tools)}
+    done = subprocess.run(
+        builder.aos.command("build", context), env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 5, done.stderr
+    assert f"install {missing}" in done.stderr
+
+
+def test_a_damaged_cache_entry_and_a_vanished_blob_are_built_again(builder: Builder) -> None:
+    context = builder.context({}, [{"run": "echo 1 > /one"}])
+    first = builder.build(context)
+    for damage in ("", "{", "[]", '{"version": 99}'):
+        for entry in (builder.aos.root / "build/cache").rglob("*.json"):
+            entry.write_text(damage)
+        again = builder.build(context)
+        assert again.out == first.out
+        assert "done in" in again.err
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(builder: Builder, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=True)
+    try:
+        context = builder.context(
+            {"big": os.urandom(4 << 20)}, [{"copy": {"src": "big", "dest": "/big"}}], base="scratch"
+        )
+        environ = {**builder.aos.environment(), "AOS_ROOT": str(small / "root")}
+        done = subprocess.run(
+            builder.aos.command("build", context), env=environ, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 8, done.stderr
+        assert "full" in done.stderr
+        assert list((small / "root/build/work").iterdir()) == []
+        assert list((small / "root/content/ingest").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_an_ordinary_user_is_refused_with_a_hint(builder: Builder, tmp_path: Path) -> None:
+    context = builder.context({}, [{"run": "true > /x"}], base="scratch")
+    home = builder.aos.root.parent / "user"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    for directory in (*context.parents, context):
+        if directory.is_relative_to(tmp_path.parent.parent) and directory.stat().st_uid == 0:
+            directory.chmod(directory.stat().st_mode | 0o055)
+    environ = {**builder.aos.environment(), "AOS_ROOT": str(home / "root"), "AOS_STATE": str(home / "state")}
+    done = subprocess.run(
+        builder.aos.command("build", context),
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+    )
+    assert done.returncode == 5, done.stderr
+    assert "sudo aos build" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 10)])
+def test_a_signal_ends_a_build_and_leaves_nothing(
+    builder: Builder, number: signal.Signals, code: int
+) -> None:
+    context = builder.context({}, [{"run": "echo started; sleep 300"}])
+    process = builder.aos.start("build", "--progress", "plain", context)
+    _wait_for_output(process, b"| started")
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert time.monotonic() - began < 5
+    assert b"Traceback" not in err
+    assert builder.left_over() == []
+
+
+def test_the_next_build_cleans_up_after_kill_9(builder: Builder) -> None:
+    context = builder.context({}, [{"run": "echo started; sleep 300"}])
+    process = builder.aos.start("build", "--progress", "plain", context)
+    _wait_for_output(process, b"| started")
+    process.kill()
+    process.communicate(timeout=30)
+    assert len(builder.left_over()) == 2
+    assert not _mounted(builder.aos.root)
+    builder.build(builder.context({}, [{"run": "true"}], name="next"))
+    assert builder.left_over() == []
+
+
+def _wait_for_output(process: subprocess.Popen[bytes], wanted: bytes) -> None:
+    assert process.stderr
+    for line in process.stderr:
+        if wanted in line:
+            return
+    raise AssertionError(f"the build ended with {process.wait()} before it said {wanted!r}")
+
+
+def _mounted(root: Path) -> bool:
+    with Path("/proc/self/mountinfo").open() as mounts:
+        return str(root) in mounts.read()

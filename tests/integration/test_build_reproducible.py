@@ -1,0 +1,211 @@
+"""The same context gives the same digest: in another directory, store, order, umask, locale, zone and time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fix_build import Builder
+from fix_installation import REPOSITORY, Installation, new_installation, requires, requires_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.root
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstance:
+    """What must not shape a package."""
+
+    clock: str
+    umask: int
+    environ: dict[str, str]
+    backwards: bool
+    """Create the files of the context in the opposite order."""
+
+
+HERE = Circumstance("2026-01-02 03:04:05", 0o022, {"TZ": "UTC", "LC_ALL": "C.UTF-8"}, False)
+THERE = Circumstance("2031-07-08 09:10:11", 0o077, {"TZ": "Asia/Kathmandu", "LC_ALL": "de_DE.UTF-8"}, True)
+
+
+def _build(installation: Installation, context: Path, where: Circumstance, **environ: str) -> str:
+    """Build under a clock that is set elsewhere (libfaketime); the digest."""
+    requires("faketime")
+    done = subprocess.run(
+        ["faketime", where.clock, *installation.command("build", "-q", "--no-cache", context)],
+        env={**installation.environment(), **where.environ, **environ},
+        umask=where.umask,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _copy(source: Path, target: Path, where: Circumstance) -> Path:
+    """Another checkout of the same context."""
+    before = os.umask(where.umask)
+    try:
+        paths = sorted(source.rglob("*"), reverse=where.backwards)
+        target.mkdir()
+        for path in paths:
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                copy.symlink_to(path.readlink())
+            elif path.is_dir():
+                copy.mkdir(exist_ok=True)
+            else:
+                copy.write_bytes(path.read_bytes())
+                if path.stat().st_mode & 0o100:
+                    copy.chmod(0o777 & ~where.umask)
+    finally:
+        os.umask(before)
+    return target
+
+
+def test_one_context_one_digest(builder: Builder, busybox_root: Path, tmp_path: Path) -> None:
+    context = builder.context(
+        {
+            "app/main.sh": "#!/bin/sh\necho hi\n",
+            "app/data.txt": "x" * 100_000,
+            "app/link": "-> main.sh",
+            "ünïcode/ß": "ß",
+            ".dockerignore": "*.log\n",
+            "noise.log": "x",
+        },
+        [
+            {"copy": {"src": ".", "dest": "/src/"}},
+            {
+                "run": "mkdir -p /made/deep && date > /dev/null && sh /src/app/main.sh > /made/out && rm /bin/yes"
+            },
+            {"run": "chown 7:7 /made && touch /made/now && ln /made/out /made/hard"},
+            {"copy": {"from": "other", "src": "/o", "dest": "/other/"}},
+        ],
+        stages=[{"name": "other", "from": "busybox:1", "steps": [{"run": "mkdir /o && umask > /o/umask"}]}],
+    )
+    (context / "app/main.sh").chmod(0o755)
+    digests = set()
+    for number, where in enumerate((HERE, THERE)):
+        installation = new_installation()
+        shutil.copytree(busybox_root, installation.root, symlinks=True)
+        try:
+            digests.add(_build(installation, _copy(context, tmp_path / f"checkout{number}", where), where))
+        finally:
+            shutil.rmtree(installation.root.parent)
+    assert len(digests) == 1
+
+
+def test_the_date_of_everything_is_source_date_epoch(builder: Builder) -> None:
+    context = builder.context({"f": "x"}, [{"copy": {"src": "f", "dest": "/f"}}, {"run": "touch /made"}])
+    builder.aos.environ["SOURCE_DATE_EPOCH"] = "1234567890"  # type: ignore[index]
+    root = builder.unpack(context)
+    assert ((root / "f").stat().st_mtime, (root / "made").stat().st_mtime) == (1234567890, 1234567890)
+    builder.aos.environ["SOURCE_DATE_EPOCH"] = "yesterday"  # type: ignore[index]
+    assert "SOURCE_DATE_EPOCH" in builder.build(context, check=2).err
+
+
+def _wheel(directory: Path) -> Path:
+    """A wheel of one module and one command, made here: nothing is fetched."""
+    directory.mkdir(exist_ok=True)
+    files = {
+        "aosprobe.py": b"def main():\n    print('probe')\n",
+        "aosprobe-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: aosprobe\nVersion: 1.0\n",
+        "aosprobe-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "aosprobe-1.0.dist-info/entry_points.txt": b"[console_scripts]\naosprobe = aosprobe:main\n",
+    }
+    record = "".join(
+        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
+        for name, data in files.items()
+    )
+    files["aosprobe-1.0.dist-info/RECORD"] = (record + "aosprobe-1.0.dist-info/RECORD,,\n").encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    wheel = directory / "aosprobe-1.0-py3-none-any.whl"
+    wheel.write_bytes(buffer.getvalue())
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def debian_root() -> object:
+    """(session) An AOS_ROOT whose build cache holds the Debian base of examples/hello."""
+    requires_root()
+    requires("mmdebstrap")
+    made = new_installation()
+    made("build", "-q", REPOSITORY / "examples/hello", timeout=280)
+    yield made.root
+    shutil.rmtree(made.root.parent)
+
+
+@pytest.mark.network
+def test_pip_without_a_network_gives_one_digest(debian_root: Path, tmp_path: Path) -> None:
+    requires_root()
+    _wheel(tmp_path / "wheels")
+    digests = set()
+    for number, where in enumerate((HERE, THERE)):
+        installation = new_installation()
+        shutil.copytree(debian_root, installation.root, symlinks=True)
+        context = Builder(installation, tmp_path).context(
+            {"requirements.txt": "-r more.txt\n", "more.txt": "aosprobe==1.0\n"},
+            [
+                {"install": {"pip": {"requirements": "requirements.txt"}, "network": False}},
+                {"run": "aosprobe > /probe && test ! -e /.aos-build && python3 -m aosprobe"},
+            ],
+            base="hello:1.0.0",
+            name=f"context{number}",
+        )
+        try:
+            digests.add(
+                _build(
+                    installation, context, where, PIP_FIND_LINKS=str(tmp_path / "wheels"), UV_NO_CONFIG="1"
+                )
+            )
+            layout = tmp_path / f"layout{number}"
+            installation("build", "-o", layout, context)
+            secrets = _names(layout)
+            assert not [name for name in secrets if "wheels" in name or ".aos-build" in name]
+        finally:
+            shutil.rmtree(installation.root.parent)
+    assert len(digests) == 1
+
+
+@pytest.mark.network
+def test_hello_is_the_same_from_nothing_twice(debian_root: Path, tmp_path: Path) -> None:
+    """The Debian base included, in another store and time, with other circumstances."""
+    first = Installation(
+        type(new_installation().config)(root=debian_root, state=debian_root.parent / "state")
+    )
+    digest = first("packages", "inspect", "hello:1.0.0", "-o", "json").json
+    other = new_installation()
+    try:
+        context = _copy(REPOSITORY / "examples/hello", tmp_path / "hello", THERE)
+        assert _build(other, context, THERE) in str(digest)
+    finally:
+        shutil.rmtree(other.root.parent)
+
+
+def _names(layout: Path) -> list[str]:
+    """Every path in every layer of a layout, and every word of its documents."""
+    import json
+    import tarfile
+
+    found: list[str] = []
+    manifest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+    document = json.loads((layout / "blobs" / manifest.replace(":", "/")).read_text())
+    for layer in document["layers"]:
+        with tarfile.open(layout / "blobs" / layer["digest"].replace(":", "/")) as archive:
+            found += archive.getnames()
+    return found

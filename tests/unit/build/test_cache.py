@@ -1,0 +1,85 @@
+"""The cache: whatever is not whole is a miss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aos.build.cache import PIN_OWNER, Cache, CacheEntry
+from aos.content.store import ContentStore
+from aos.oci.layer import Layer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "ab" * 32
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> ContentStore:
+    return ContentStore(tmp_path / "content")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, content: ContentStore) -> Cache:
+    return Cache(tmp_path / "cache", content)
+
+
+def _entry(content: ContentStore, data: bytes = b"layer") -> CacheEntry:
+    blob = content.blobs.put(data)
+    return CacheEntry(Layer(blob.digest, blob.digest, blob.size, "tar"), "run make", 1.5)
+
+
+def test_an_entry_comes_back_and_its_blob_is_pinned(cache: Cache, content: ContentStore) -> None:
+    assert cache.get(KEY) is None
+    entry = _entry(content)
+    cache.put(KEY, entry)
+    assert cache.get(KEY) == entry
+    assert entry.layer
+    assert entry.layer.digest in str(list(content.pins.list()))
+    cache.drop(KEY)
+    assert cache.get(KEY) is None
+    assert entry.layer.digest not in str(list(content.pins.list()))
+    assert PIN_OWNER
+
+
+def test_a_step_that_changed_nothing_is_remembered(cache: Cache) -> None:
+    cache.put(KEY, CacheEntry(None, "run true", 0))
+    assert cache.get(KEY) == CacheEntry(None, "run true", 0)
+
+
+def test_a_vanished_or_truncated_blob_is_a_miss(cache: Cache, content: ContentStore) -> None:
+    entry = _entry(content)
+    assert entry.layer
+    cache.put(KEY, entry)
+    path = content.blobs.path(entry.layer.digest)
+    path.chmod(0o600)
+    path.write_bytes(b"lay")
+    assert cache.get(KEY) is None
+    cache.put(KEY, _entry(content, b"other"))
+    other = cache.get(KEY)
+    assert other
+    assert other.layer
+    content.blobs.delete(other.layer.digest)
+    assert cache.get(KEY) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"version": 2}', '{"version": 1, "key": "other"}', "\x00" * 100],
+)
+def test_a_damaged_entry_is_dropped(cache: Cache, tmp_path: Path, text: str) -> None:
+    cache.put(KEY, CacheEntry(None, "x", 0))
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    file.write_text(text)
+    assert cache.get(KEY) is None
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("layer", ['"x"', '{"digest": 1}', '{"size": "1", "media_type": "x"}'])
+def test_a_damaged_layer_is_dropped(cache: Cache, tmp_path: Path, layer: str) -> None:
+    cache.put(KEY, CacheEntry(None, "x", 0))
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    file.write_text(file.read_text().replace("null", layer))
+    assert cache.get(KEY) is None
