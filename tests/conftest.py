@@ -8,8 +8,9 @@ import pytest
 
 from fix_build import builder
 from fix_installation import aos, busybox_root, installation
+from fix_registry import docker_registry, stub_registry
 
-__all__ = ["aos", "builder", "busybox_root", "installation"]
+__all__ = ["aos", "builder", "busybox_root", "docker_registry", "installation", "stub_registry"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -171,7 +171,7 @@ class StubRegistry:
         if item not in self.manifests:
             return asked.answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
         data = self.manifests[item]
-        media = json.loads(data).get("mediaType", "application/vnd.oci.image.manifest.v1+json")
+        media = "application/vnd.oci.image.manifest.v1+json"
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         return asked.answer(200, data, Content_Type=media, Docker_Content_Digest=digest)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aos.build.cache import Cache, CacheEntry
+from aos.build.cache import CacheEntry
+from aos.build.lookup import built_layer, find_cached
 from aos.build.plan import EMPTY, cache_key
 from aos.build.progress import Cached, Failed, Finished, Output, Progress, Started
 from aos.build.steps.task import Surroundings, Task, Traces, need_root, state_tree
@@ -12,37 +13,18 @@ from aos.build.threads import in_thread
 from aos.build.upper import settle
 from aos.build.workspace import remove_tree
 from aos.errors import Internal
-from aos.package import BuiltLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from aos.build.cache import Cache
     from aos.build.plan import Plan, State, Vertex
     from aos.clock import Clock
     from aos.oci.digest import Digest
     from aos.oci.layer import Layer
 
-__all__ = ["Executor", "find_cached"]
-
-
-def find_cached(
-    vertex: Vertex, plan: Plan, states: dict[int, State], cache: Cache, keep: Callable[[Digest], None]
-) -> State | None:
-    """The state that an earlier build made of the same inputs; None: it must be executed.
-
-    The layer is kept before it is looked at, so that no garbage collection comes between."""
-    key = cache_key(vertex, plan, states)
-    below = EMPTY if vertex.below is None else states[vertex.below]
-    entry = cache.get(key)
-    if entry is None:
-        return None
-    if entry.layer is not None:
-        keep(entry.layer.digest)
-        entry = cache.get(key)
-        if entry is None or entry.layer is None:
-            return None
-    return below.on_top(_built(entry.layer, vertex, key))
+__all__ = ["Executor"]
 
 
 class Executor:
@@ -88,7 +70,7 @@ class Executor:
         key = cache_key(vertex, self._plan, self._states)
         self._cache.put(key, CacheEntry(layer, vertex.created_by, seconds))
         self._progress.emit(Finished(vertex.index, seconds, layer.size if layer else 0))
-        return self._below(vertex).on_top(_built(layer, vertex, key))
+        return self._below(vertex).on_top(built_layer(layer, vertex, key))
 
     def _below(self, vertex: Vertex) -> State:
         return EMPTY if vertex.below is None else self._states[vertex.below]
@@ -160,10 +142,6 @@ async def _perform(task: Task) -> Traces:
             from aos.build.steps.install_apt import execute_apt
 
             return await execute_apt(task, step)
-
-
-def _built(layer: Layer | None, vertex: Vertex, key: str) -> BuiltLayer | None:
-    return None if layer is None else BuiltLayer(layer, vertex.created_by, key, vertex.stage)
 
 
 def _discard(upper: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aos.build.ignore import IgnoreRules
 from aos.build.select import Context, Source, digest_of_sources, select
-from aos.build.tree import join, resolve
+from aos.content.tree import join, resolve
 from aos.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:

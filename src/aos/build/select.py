@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aos.build.ignore import IGNORE_FILES, IgnoreRules, glob_to_regex, parse_ignore
-from aos.build.tree import ContextTree, Tree, join, resolve
+from aos.content.tree import ContextTree, Tree, join, resolve
 from aos.errors import InvalidArgument, NotFound, PermissionDenied
 
 if TYPE_CHECKING:

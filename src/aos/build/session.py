@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from aos.build.bases import base_state, find_base
 from aos.build.cache import Cache
-from aos.build.execute import find_cached
 from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
+from aos.build.lookup import find_cached
 from aos.build.plan import EMPTY, Plan, State, make_plan
 from aos.build.plugins import Plugins
 from aos.build.progress import Cached, Note, Planned, Progress, human_size

@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from aos.build.ignore import glob_to_regex
-from aos.build.tree import LayerTree, join, resolve
+from aos.content.tree import LayerTree, join, resolve
 
 if TYPE_CHECKING:
     import re

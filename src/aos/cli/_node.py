@@ -34,7 +34,8 @@ class Node:
         try:
             self._socket.connect(state + "/kernel/kernel.sock")
         except OSError as error:
-            raise Unavailable("the daemon is not running", code="node-unavailable") from error
+            self._socket.close()
+            raise Unavailable("the daemon is not running", code="daemon-not-running") from error
         self._buffer = b""
         self._next = 0
         self._answers: dict[int, dict[str, Any]] = {}

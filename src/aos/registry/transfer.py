@@ -44,23 +44,23 @@ async def download(session: Session, descriptor: Descriptor, blobs: Blobs) -> No
     received = failures = 0
     with blobs.writer() as writer:
         while received < descriptor.size:
-            before, broken = received, None
+            before, broken, pending = received, None, bytearray()
             headers = {"Range": f"bytes={received}-"} if received else {}
             try:
                 async with session.stream("GET", url, headers=headers, accept=(200, 206)) as response:
                     skip = received - _start(response, session)
-                    async for piece in response.aiter_raw(_PIECE):
+                    async for piece in response.aiter_raw():
                         fresh, skip = piece[skip:], max(0, skip - len(piece))
                         received += len(fresh)
                         if received > descriptor.size:
-                            raise DataLoss(
-                                f"{session.what}: {descriptor.digest} is longer than the {descriptor.size} bytes announced",
-                                code="blob-too-long",
-                                digest=descriptor.digest,
-                            )
-                        await in_thread(writer.write, fresh)
+                            raise _too_long(session, descriptor)
+                        pending += fresh
+                        if len(pending) >= _PIECE:
+                            await in_thread(writer.write, bytes(pending))
+                            pending.clear()
             except httpx.TransportError as error:
                 broken = error
+            await in_thread(writer.write, bytes(pending))
             if received == descriptor.size:
                 break
             failures = failures + 1 if received == before else 1
@@ -82,6 +82,15 @@ def _start(response: httpx.Response, session: Session) -> int:
             code="registry-unavailable",
         )
     return int(found[1])
+
+
+def _too_long(session: Session, descriptor: Descriptor) -> DataLoss:
+    return DataLoss(
+        f"{session.what}: {descriptor.digest} is longer than the {descriptor.size} bytes announced",
+        code="blob-too-long",
+        hint="the registry's copy is damaged: push the package again",
+        digest=descriptor.digest,
+    )
 
 
 def _given_up(session: Session, descriptor: Descriptor, received: int, broken: Exception | None) -> AosError:

@@ -10,7 +10,7 @@ import pytest
 
 from aos.build.ignore import IgnoreRules, parse_ignore
 from aos.build.select import Source, digest_of_sources, open_context, select
-from aos.build.tree import ContextTree
+from aos.content.tree import ContextTree
 from aos.errors import AosError, InvalidArgument, NotFound
 
 

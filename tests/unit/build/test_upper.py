@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.tree import LayerTree
+from aos.content.tree import LayerTree
 from aos.build.upper import settle
 
 if TYPE_CHECKING:

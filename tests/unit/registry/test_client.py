@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aos.content.store import ContentStore
 
+from aos.content.store import ContentStore
 from aos.errors import (
     AosError,
     DataLoss,

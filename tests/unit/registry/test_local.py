@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from aos.content.store import ContentStore
 
+from aos.content.store import ContentStore
 from aos.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from aos.oci.digest import Digest, digest_of
 from aos.oci.reference import parse_reference
@@ -279,21 +280,24 @@ def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     assert str(tmp_path) in caught.value.message
 
 
-def _tag_many(root: Path, content: Path, who: int) -> None:
-    registry = LocalRegistry(root, ContentStore(content))
-    for number in range(10):
-        registry.tag(f"agent-{who}:{number}", ONE)
-    registry.remove(f"agent-{who}:0")
+WRITER = """
+import sys
+from pathlib import Path
+from aos.content.store import ContentStore
+from aos.registry.local import LocalRegistry
+
+root, content, who, digest = sys.argv[1:]
+registry = LocalRegistry(Path(root), ContentStore(Path(content)))
+for number in range(10):
+    registry.tag(f"agent-{who}:{number}", digest)
+registry.remove(f"agent-{who}:0")
+"""
 
 
 def test_writers_in_several_processes_lose_nothing(
     tmp_path: Path, registry: LocalRegistry, root: Path
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_tag_many, args=(root, tmp_path / "content", who)) for who in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
+    command = [sys.executable, "-c", WRITER, str(root), str(tmp_path / "content")]
+    writers = [subprocess.Popen([*command, str(who), ONE]) for who in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     assert len(registry.list()) == 27

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from aos.build.tree import LayerTree
+    from aos.content.tree import LayerTree
 
 __all__ = ["BuildPlugin", "PluginTask", "Plugins"]
 

@@ -20,7 +20,7 @@ from aos.build.plan import EMPTY
 from aos.build.select import select
 from aos.build.steps.task import Traces, state_tree
 from aos.build.threads import in_thread
-from aos.build.tree import LayerTree, Tree, join, resolve
+from aos.content.tree import LayerTree, Tree, join, resolve
 from aos.errors import Conflict, InvalidArgument
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aos.build.threads import in_thread
-from aos.build.tree import LayerTree, Tree
+from aos.content.tree import LayerTree, Tree
 from aos.content.protocol import IdMap
 from aos.errors import Aborted, FailedPrecondition
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.tree import ContextTree, LayerTree, resolve
+from aos.content.tree import ContextTree, LayerTree, resolve
 from aos.errors import InvalidArgument
 
 if TYPE_CHECKING:
