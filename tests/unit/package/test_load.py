@@ -181,7 +181,13 @@ def test_children_for_the_garbage_collector(blobs: BlobStore, package: Package) 
 
 def test_children_of_odd_documents(blobs: BlobStore) -> None:
     children = package_children(blobs)
-    for value in ({"layers": 7}, {"layers": [7, {}]}, {"config": {"Env": []}}, {"manifests": {"a": 1}}):
+    odd_ones: list[object] = [
+        {"layers": 7},
+        {"layers": [7, {}]},
+        {"config": {"Env": []}},
+        {"manifests": {"a": 1}},
+    ]
+    for value in odd_ones:
         assert list(children(put(blobs, value))) == []
     assert list(children(blobs.put(b"{ not json").digest)) == []
     odd = {"rootfs": {"diff_ids": ["sha512:x", 7]}}
