@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aos.build.ignore import IgnoreRules
+from aos.build.plan import needed_stages
 from aos.build.select import Context, Source, digest_of_sources, select
 from aos.content.tree import join, resolve
 from aos.errors import InvalidArgument, NotFound
@@ -35,7 +36,10 @@ class Inputs:
 def gather_inputs(definition: Definition, context: Context, plugins: Plugins) -> Inputs:
     """Raise what `select` raises, NotFound (`requirements-missing`), and what plugins say of their options."""
     found = Inputs()
+    needed = needed_stages(definition)
     for stage in definition.stages:
+        if stage.name not in needed:
+            continue
         for position, step in enumerate(stage.steps):
             place = (stage.name, position)
             if step.kind == "copy" and not step.from_stage:

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from aos.oci.digest import Digest
     from aos.package import BuiltLayer
 
-__all__ = ["EMPTY", "SCHEMA", "Plan", "State", "Vertex", "cache_key", "make_plan", "step_text"]
+__all__ = [
+    "EMPTY",
+    "SCHEMA",
+    "Plan",
+    "State",
+    "Vertex",
+    "cache_key",
+    "make_plan",
+    "needed_stages",
+    "step_text",
+]
 
 SCHEMA = 1
 """Raised whenever this version would make other bytes of the same inputs (steps, layer format, clean-up)."""
@@ -118,7 +128,7 @@ def make_plan(
 
     Stages that the package does not need, directly or by `dependsOn`, are left out.
     """
-    needed = _needed(definition)
+    needed = needed_stages(definition)
     vertices: list[Vertex] = []
     tops: dict[str, int | None] = {}
     bases: dict[str, int] = {}
@@ -215,7 +225,7 @@ def _operation(step: Step) -> dict[str, object]:
             return {"plugin": step.name, "with": dict(step.options)}
 
 
-def _needed(definition: Definition) -> set[str]:
+def needed_stages(definition: Definition) -> set[str]:
     """The names of the stages that the last one reaches. Raise InvalidArgument (`stage-unknown`)."""
     by_name = {stage.name: stage for stage in definition.stages}
     needed: set[str] = set()

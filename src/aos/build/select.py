@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Entry", "Source", "digest_of_sources", "open_context", "select"]
 
 _CHUNK = 1 << 20
+_DEEPEST = 200
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -97,7 +98,7 @@ def open_context(directory: Path) -> Context:
 def select(tree: Tree, patterns: Iterable[str], *, rules: IgnoreRules, hashed: bool) -> tuple[Source, ...]:
     """Find what `patterns` name, in a deterministic order. `hashed`: read every file for its digest.
 
-    Raise NotFound (`copy-source-missing`), InvalidArgument (`path-escapes`, `pattern-invalid`, `special-file`),
+    Raise NotFound (`copy-source-missing`), InvalidArgument (`path-escapes`, `pattern-invalid`, `special-file`, `tree-too-deep`),
     PermissionDenied (`file-unreadable`).
     """
     sources: list[Source] = []
@@ -186,6 +187,12 @@ def _walk(tree: Tree, path: str, relative: str, rules: IgnoreRules, hashed: bool
     status = tree.lstat(path)
     if status is None:
         return
+    if relative.count("/") >= _DEEPEST:
+        raise InvalidArgument(
+            f"copy: directories below {path[:60]!r}… are nested more than {_DEEPEST} levels deep",
+            code="tree-too-deep",
+            hint="leave them out with .aosignore",
+        )
     ignored = bool(path) and rules.ignores(path)
     mode = stat.S_IMODE(status.st_mode)
     try:

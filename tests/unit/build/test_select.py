@@ -160,3 +160,11 @@ def test_aosignore_wins_over_dockerignore(context: Path) -> None:
     opened = open_context(context)
     assert opened.ignore_file == ".aosignore"
     assert not opened.rules.ignores("README.md")
+
+
+def test_a_tree_without_a_bottom_is_refused(context: Path) -> None:
+    (context / ("d/" * 300)).mkdir(parents=True)
+    with pytest.raises(InvalidArgument) as caught:
+        _select(context, ".")
+    assert caught.value.code == "tree-too-deep"
+    assert _select(context, ".", rules="d")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.content.tree import LayerTree
 from aos.build.upper import settle
+from aos.content.tree import LayerTree
 
 if TYPE_CHECKING:
     from pathlib import Path

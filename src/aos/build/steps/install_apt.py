@@ -20,8 +20,8 @@ from aos.build.host.apt import Release, acquire_options, auth_files, host_archiv
 from aos.build.host.network import network_mounts, proxy_environment
 from aos.build.steps.sandbox import Command, run_command
 from aos.build.steps.task import Traces
-from aos.content.tree import resolve
 from aos.build.upper import BUILD_DIRECTORY
+from aos.content.tree import resolve
 from aos.errors import FailedPrecondition
 from aos.runtime.spec import Mount
 

@@ -12,8 +12,8 @@ from aos.build.host.network import network_mounts
 from aos.build.host.pip import read_pip_settings
 from aos.build.steps.sandbox import Command, run_command
 from aos.build.steps.task import Traces
-from aos.content.tree import resolve
 from aos.build.upper import BUILD_DIRECTORY
+from aos.content.tree import resolve
 from aos.errors import FailedPrecondition
 from aos.runtime.spec import Mount
 

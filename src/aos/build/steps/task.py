@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aos.build.threads import in_thread
-from aos.content.tree import LayerTree, Tree
 from aos.content.protocol import IdMap
+from aos.content.tree import LayerTree, Tree
 from aos.errors import Aborted, FailedPrecondition
 
 if TYPE_CHECKING:
