@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aos.config import Config
 
-__all__ = ["Traces"]
+__all__ = ["Traces", "namespaces_in", "namespaces_of"]
 
 SETTLE = 5.0
 """Seconds until what ends by itself (a process that was told to, a cgroup that empties) has to be gone."""
@@ -74,3 +74,36 @@ def _cgroups(name: str) -> frozenset[str]:
                 found.add(f"{directory}/{child}")
                 subdirectories.remove(child)
     return frozenset(found)
+
+
+def namespaces_of(config: Config) -> set[str]:
+    """The namespaces (`net:[4026532281]`) that processes in our cgroups have and we do not."""
+    pids = {
+        pid
+        for cgroup in _cgroups(config.installation)
+        for file in Path(cgroup).rglob("cgroup.procs")
+        for pid in _read(file).split()
+    }
+    return {name for pid in pids for name in _namespaces(Path("/proc") / pid)} - _namespaces(
+        Path("/proc/self")
+    )
+
+
+def namespaces_in(wanted: set[str]) -> dict[str, set[str]]:
+    """The processes of the host that live in any of these namespaces. (The kernel reuses numbers only when free.)"""
+    found = {process.name: _namespaces(process) & wanted for process in _processes()}
+    return {pid: names for pid, names in found.items() if names}
+
+
+def _namespaces(process: Path) -> set[str]:
+    try:
+        return {entry.readlink().name for entry in (process / "ns").iterdir()}
+    except OSError:
+        return set()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
