@@ -98,13 +98,23 @@ def _settle_directory(
                 _settle_directory(upper, relative, below, files, directories)
         elif any(pattern.fullmatch(relative) for pattern in files):
             os.unlink(entry.path)
-    if path and _says_nothing_new(directory, below.lstat(path)):
+    before = below.lstat(path) if path else None
+    if path and (before is None or not stat.S_ISDIR(before.st_mode)):
+        _forget_opaque(directory)
+    elif path and _says_nothing_new(directory, before):
         with contextlib.suppress(OSError):
             os.rmdir(directory)
 
 
+def _forget_opaque(directory: str) -> None:
+    """Kernels differ in when they mark a new directory opaque; where nothing lies below it means nothing."""
+    for name in os.listxattr(directory):
+        if name.endswith(".overlay.opaque"):
+            os.removexattr(directory, name)
+
+
 def _says_nothing_new(directory: str, before: os.stat_result | None) -> bool:
-    if before is None or not stat.S_ISDIR(before.st_mode):
+    if before is None:
         return False
     now = os.lstat(directory)
     if (now.st_mode, now.st_uid, now.st_gid) != (before.st_mode, before.st_uid, before.st_gid):

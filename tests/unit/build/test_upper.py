@@ -94,3 +94,13 @@ def test_what_the_step_touched_gets_the_epoch_and_the_rest_keeps_its_date(
     assert (upper / "link").lstat().st_mtime == 7
     settle(upper, lower, epoch=7, since_ns=2**62, restamp=True)
     assert (upper / "packaged").stat().st_mtime == 7
+
+
+@pytest.mark.root
+def test_an_opaque_mark_stays_only_where_it_hides_something(upper: Path, lower: LayerTree) -> None:
+    for name in ("etc", "new"):
+        (upper / name).mkdir()
+        os.setxattr(upper / name, "trusted.overlay.opaque", b"y")
+    _settle(upper, lower)
+    assert "trusted.overlay.opaque" in os.listxattr(upper / "etc")
+    assert "trusted.overlay.opaque" not in os.listxattr(upper / "new")

@@ -24,6 +24,7 @@ async def execute_run(task: Task, step: Run) -> Traces:
     env = (
         *task.below.env,
         ("SOURCE_DATE_EPOCH", str(task.epoch)),
+        ("PYTHONDONTWRITEBYTECODE", "1"),  # byte code is not bit-stable
         *(proxy_environment(around.environ) if step.network else ()),
         *(around.config_env if task.final else ()),
         *step.env,
