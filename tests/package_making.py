@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aos.oci.descriptor import MEDIA_LAYER_GZIP
@@ -52,3 +54,26 @@ def image(**fields: Any) -> ImageSpec:
 def make_package(blobs: Blobs, **definition: Any) -> Package:
     layers = [built_layer(blobs, {"a": b"one"}), built_layer(blobs, {"b": b"two" * 1000}, "run: make")]
     return assemble(blobs, definition_json=DEFINITION | definition, image=image(), layers=layers)
+
+
+def busybox_package(blobs: Blobs, *args: str) -> Package:
+    """One static busybox under /bin with the name sh; runs `sh -c` with the arguments."""
+    found = shutil.which("busybox")
+    assert found
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        binary = tarfile.TarInfo("bin/busybox")
+        data = Path(found).read_bytes()
+        binary.size, binary.mode = len(data), 0o755
+        archive.addfile(binary, io.BytesIO(data))
+        shell = tarfile.TarInfo("bin/sh")
+        shell.type, shell.linkname = tarfile.SYMTYPE, "busybox"
+        archive.addfile(shell)
+    stored = blobs.put(gzip.compress(tar.getvalue(), 1, mtime=0))
+    layer = Layer(stored.digest, digest_of(tar.getvalue()), stored.size, MEDIA_LAYER_GZIP)
+    return assemble(
+        blobs,
+        definition_json=DEFINITION,
+        image=image(entrypoint=("/bin/sh", "-c"), cmd=args),
+        layers=[BuiltLayer(layer, "copy busybox /bin", "key", "")],
+    )

@@ -47,7 +47,9 @@ async def download(session: Session, descriptor: Descriptor, blobs: Blobs) -> No
             before, broken, pending = received, None, bytearray()
             headers = {"Range": f"bytes={received}-"} if received else {}
             try:
-                async with session.stream("GET", url, headers=headers, accept=(200, 206)) as response:
+                async with session.stream("GET", url, headers=headers, accept=(200, 206, 416)) as response:
+                    if response.status_code == 416:  # its copy ends here
+                        raise _too_short(session, descriptor, received)
                     skip = received - _start(response, session)
                     async for piece in response.aiter_raw():
                         fresh, skip = piece[skip:], max(0, skip - len(piece))
@@ -96,6 +98,10 @@ def _too_long(session: Session, descriptor: Descriptor) -> DataLoss:
 def _given_up(session: Session, descriptor: Descriptor, received: int, broken: Exception | None) -> AosError:
     if broken is not None:
         return from_transport(broken, session.what, session.registry)
+    return _too_short(session, descriptor, received)
+
+
+def _too_short(session: Session, descriptor: Descriptor, received: int) -> DataLoss:
     return DataLoss(
         f"{session.what}: {descriptor.digest} ends after {received} of {descriptor.size} bytes",
         code="blob-truncated",
