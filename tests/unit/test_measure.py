@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
 from benches.measure import Command, Series, interleave, percentile, ratio, run_timed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def series(*seconds: float) -> Series:
