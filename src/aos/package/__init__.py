@@ -7,7 +7,7 @@
     write_archive    the same as a tar
     read_layout      directory or archive -> content store; sidecars refused where they differ
     verify_package   hash everything again
-    package_children, package_diff_ids: what a blob refers to, for garbage collection
+    package_children what a blob refers to, for garbage collection
 
 The format is docs/package.md.
 """
@@ -27,7 +27,7 @@ from aos.package.facts import (
 )
 from aos.package.load import load_package
 from aos.package.read import read_layout
-from aos.package.references import package_children, package_diff_ids
+from aos.package.references import package_children
 from aos.package.verify import Check, verify_package
 from aos.package.write import write_archive, write_layout
 
@@ -44,7 +44,6 @@ __all__ = [
     "layer_facts",
     "load_package",
     "package_children",
-    "package_diff_ids",
     "read_layout",
     "verify_package",
     "write_archive",

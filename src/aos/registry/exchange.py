@@ -98,21 +98,21 @@ class Exchange:
     def push(self, reference: str, destination: str | None = None) -> tuple[Package, str]:
         """Send a package of the local store to a registry (default: the one its reference names) or write it
         as a layout; the package, and where it is now."""
-        package = self.load(reference)
         location = parse_location(destination or reference)
-        if isinstance(location, LayoutLocation):
-            write = write_archive if location.archive else write_layout
-            write(package, self._content.blobs, location.path, tag=location.tag)
-            return package, str(location.path)
-
-        async def send(reference: Reference) -> None:
-            async with self._connect() as client:
-                await client.push(reference, package)
-
         with self._content.leases.hold("push") as lease:
-            lease.add(package.manifest_digest)
+            lease.add(self._registry.resolve(reference))
+            package = self.load(reference)
+            if isinstance(location, LayoutLocation):
+                write = write_archive if location.archive else write_layout
+                write(package, self._content.blobs, location.path, tag=location.tag)
+                return package, str(location.path)
+
+            async def send(reference: Reference) -> None:
+                async with self._connect() as client:
+                    await client.push(reference, package)
+
             asyncio.run(send(location))
-        return package, str(location)
+            return package, str(location)
 
     def verify(self, target: str) -> Iterator[Check]:
         """Everything that was checked of a local package, or of a layout at a path; problems are in the checks."""
@@ -134,12 +134,13 @@ class Exchange:
 
 
 def _layout_at(target: str) -> LayoutLocation | None:
-    location = None
+    """The layout that a target means: it says so, it is written as a path, or it is one."""
+    path = Path(target)
     if target.startswith(("oci:", "oci-archive:")):
         location = parse_location(target)
-    elif target.startswith(("/", "./", "../")) or target in (".", "..") or Path(target).is_dir():
-        location = LayoutLocation(Path(target))
-    return location if isinstance(location, LayoutLocation) else None
+        return location if isinstance(location, LayoutLocation) else None
+    is_path = target.startswith(("/", "./", "../")) or target in (".", "..")
+    return LayoutLocation(path) if is_path or path.is_file() or (path / "oci-layout").is_file() else None
 
 
 def _local_name(name: str | None, package: Package, location: LayoutLocation) -> Reference:

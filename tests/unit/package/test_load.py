@@ -11,7 +11,7 @@ from aos.errors import AosError, DataLoss, InvalidArgument, NotFound
 from aos.oci.digest import Digest, digest_of
 from aos.oci.index import Platform
 from aos.oci.manifest import Manifest
-from aos.package import Package, layer_facts, load_package, package_children, package_diff_ids
+from aos.package import Package, layer_facts, load_package, package_children
 from package_making import make_package
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def test_rubbish_is_refused_politely(blobs: BlobStore, raw: bytes) -> None:
 
 
 def test_children_for_the_garbage_collector(blobs: BlobStore, package: Package) -> None:
-    children, diff_ids = package_children(blobs), package_diff_ids(blobs)
+    children = package_children(blobs)
     config = Manifest.from_bytes(blobs.read(package.manifest_digest)).config.digest
     layers = [layer.digest for layer in package.layers]
     assert set(children(package.manifest_digest)) == {config, *layers}
@@ -176,7 +176,6 @@ def test_children_for_the_garbage_collector(blobs: BlobStore, package: Package) 
     assert set(children(found)) == {package.manifest_digest, digest_of(b"not here")}
     for leaf in (config, *layers, digest_of(b"not here"), blobs.put(bytes(5 << 20)).digest):
         assert list(children(leaf)) == []
-    assert set(diff_ids([package.manifest_digest, config, *layers])) == set(package.image.diff_ids)
 
 
 def test_children_of_odd_documents(blobs: BlobStore) -> None:
@@ -190,8 +189,6 @@ def test_children_of_odd_documents(blobs: BlobStore) -> None:
     for value in odd_ones:
         assert list(children(put(blobs, value))) == []
     assert list(children(blobs.put(b"{ not json").digest)) == []
-    odd = {"rootfs": {"diff_ids": ["sha512:x", 7]}}
-    assert list(package_diff_ids(blobs)([put(blobs, odd), put(blobs, {"rootfs": 7})])) == []
 
 
 def test_children_of_a_damaged_manifest_stop_the_collection(blobs: BlobStore, package: Package) -> None:
