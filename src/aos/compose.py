@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import Literal
 
     from aos.build import BuildServices
     from aos.config import Config
     from aos.content.store import ContentStore
     from aos.oci.descriptor import Descriptor
+    from aos.package import Package
     from aos.registry.client import DistributionClient
     from aos.registry.exchange import Exchange
     from aos.registry.local import LocalRegistry
 
-__all__ = ["build_services", "content_store", "exchange", "local_registry"]
+__all__ = ["build", "build_services", "content_store", "exchange", "local_registry"]
 
 
 def content_store(config: Config) -> ContentStore:
@@ -51,6 +54,34 @@ def exchange(
         return DistributionClient(content, environ, plain_http=plain_http, report=report)
 
     return Exchange(content, local_registry(config, content), connect)
+
+
+def build(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    context: Path,
+    file: Path | None = None,
+    tag: str | None = None,
+    output: Path | None = None,
+    use_cache: bool = True,
+    progress: Literal["quiet", "plain", "live"] = "quiet",
+) -> Package:
+    """Build the Agentfile of a context, or `file`; progress goes to standard error."""
+    from aos.agentfile import load
+    from aos.build import BuildRequest, build_blocking, find_agentfile, open_progress, source_date_epoch
+    from aos.oci.reference import parse_reference
+
+    request = BuildRequest(
+        definition=load(file or find_agentfile(context)),
+        context=context,
+        tag=parse_reference(tag) if tag is not None else None,
+        output=output,
+        use_cache=use_cache,
+        epoch=source_date_epoch(environ),
+    )
+    with open_progress(progress) as shown:
+        return build_blocking(request, build_services(config, environ), shown)
 
 
 def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:

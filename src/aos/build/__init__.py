@@ -6,16 +6,17 @@ events; `aos.build.plugins` for those who write plugins.
 
 from __future__ import annotations
 
-from aos.build.progress import PlainProgress, Progress, Quiet
+from aos.build.inputs import find_agentfile
+from aos.build.progress import Progress, open_progress
 from aos.build.session import BuildRequest, BuildServices, build, build_blocking, source_date_epoch
 
 __all__ = [
     "BuildRequest",
     "BuildServices",
-    "PlainProgress",
     "Progress",
-    "Quiet",
     "build",
     "build_blocking",
+    "find_agentfile",
+    "open_progress",
     "source_date_epoch",
 ]

@@ -15,12 +15,15 @@ from aos.content.tree import join, resolve
 from aos.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aos.agentfile.definition import Definition
     from aos.build.plugins import Plugins
 
-__all__ = ["Inputs", "gather_inputs"]
+__all__ = ["Inputs", "find_agentfile", "gather_inputs"]
 
 _INCLUDES = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)(?:\s+|=)(\S+)")
+AGENTFILES = ("Agentfile", "Agentfile.yaml", "Agentfile.yml", "Agentfile.json")
 _LARGEST = 1 << 20  # bytes; a requirements file beyond this is a mistake
 
 
@@ -31,6 +34,24 @@ class Inputs:
     digests: dict[tuple[str, int], object] = field(default_factory=dict)
     selected: dict[tuple[str, int], tuple[Source, ...]] = field(default_factory=dict)
     requirements: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
+
+
+def find_agentfile(context: Path) -> Path:
+    """The Agentfile of a context. Raise NotFound (`context-not-found`, `agentfile-not-found`)."""
+    if not context.is_dir():
+        raise NotFound(
+            f"the build context {str(context)!r} is not a directory",
+            code="context-not-found",
+            hint="aos build [CONTEXT]: name the directory that holds the Agentfile",
+        )
+    for name in AGENTFILES:
+        if (context / name).exists():
+            return context / name
+    raise NotFound(
+        f"there is no Agentfile in {str(context)!r}",
+        code="agentfile-not-found",
+        hint="`aos init` writes one; -f names another file",
+    )
 
 
 def gather_inputs(definition: Definition, context: Context, plugins: Plugins) -> Inputs:

@@ -158,7 +158,7 @@ def _attributes(path: str) -> dict[str, bytes]:
 
 def _copy(path: str, entry: tarfile.TarInfo, sink: _Sink) -> None:
     left = entry.size
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - thousands of files; a Path costs more than the open
+    with open(path, "rb", buffering=0) as file:
         while left and (data := file.read(min(left, PIECE))):
             sink.write(data)
             left -= len(data)

@@ -5,11 +5,13 @@ The same events feed the live display (`live.py`), the plain lines here, and lat
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "Cached",
@@ -23,6 +25,7 @@ __all__ = [
     "Progress",
     "Quiet",
     "Started",
+    "open_progress",
 ]
 
 
@@ -81,6 +84,18 @@ class Progress(Protocol):
     def emit(self, event: Event) -> None:
         """Called from the thread of the event loop only; must not block for long and must not raise."""
         ...
+
+
+@contextlib.contextmanager
+def open_progress(how: Literal["quiet", "plain", "live"]) -> Iterator[Progress]:
+    """Where the events of a build go; standard error, unless they go nowhere."""
+    if how == "live":
+        from aos.build.live import LiveProgress
+
+        with LiveProgress() as live:
+            yield live
+    else:
+        yield PlainProgress(sys.stderr) if how == "plain" else Quiet()
 
 
 class Quiet:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.cli._options import Option, Verb
-from aos.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from typing import Literal
 
-    from aos.build import Progress
     from aos.cli._options import Arguments
 
 __all__ = ["VERB", "main"]
@@ -38,64 +35,28 @@ VERB = Verb(
     ),
 )
 
-_NAMES = ("Agentfile", "Agentfile.yaml", "Agentfile.yml", "Agentfile.json")
-
 
 def main(args: Arguments) -> int:
     from aos import compose
-    from aos.agentfile import load
-    from aos.build import BuildRequest, build_blocking, source_date_epoch
     from aos.config import load_config
-    from aos.oci.reference import parse_reference
 
-    context = Path(args["context"] or ".")
-    request = BuildRequest(
-        definition=load(_agentfile(args["file"], context)),
-        context=context,
-        tag=parse_reference(args["tag"]) if args["tag"] else None,
+    package = compose.build(
+        load_config(os.environ),
+        os.environ,
+        context=Path(args["context"] or "."),
+        file=Path(args["file"]) if args["file"] is not None else None,
+        tag=args["tag"],
         output=Path(args["output"]) if args["output"] else None,
         use_cache=not args["no-cache"],
-        epoch=source_date_epoch(os.environ),
+        progress=_progress(args["quiet"], args["progress"]),
     )
-    services = compose.build_services(load_config(os.environ), os.environ)
-    with _progress(args["quiet"], args["progress"]) as progress:
-        package = build_blocking(request, services, progress)
     print(package.manifest_digest)
     return 0
 
 
-def _agentfile(file: str | None, context: Path) -> Path:
-    """The file named, else the first of the usual names in the context."""
-    if file == "-":
-        raise InvalidArgument("the Agentfile cannot be read from standard input", code="usage")
-    if file is not None:
-        return Path(file)
-    if not context.is_dir():
-        raise NotFound(
-            f"the build context {str(context)!r} is not a directory",
-            code="context-not-found",
-            hint="aos build [CONTEXT]: name the directory that holds the Agentfile",
-        )
-    found = next((context / name for name in _NAMES if (context / name).exists()), None)
-    if found is None:
-        raise NotFound(
-            f"there is no Agentfile in {str(context)!r}",
-            code="agentfile-not-found",
-            hint="`aos init` writes one; -f names another file",
-        )
-    return found
-
-
-def _progress(quiet: bool, how: str) -> AbstractContextManager[Progress]:
+def _progress(quiet: bool, how: str) -> Literal["quiet", "live", "plain"]:
     """Everything but the digest goes to standard error."""
     if quiet:
-        from aos.build import Quiet
-
-        return contextlib.nullcontext(Quiet())
-    if how == "tty" or (how == "auto" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
-        from aos.build.live import LiveProgress
-
-        return LiveProgress()
-    from aos.build import PlainProgress
-
-    return contextlib.nullcontext(PlainProgress(sys.stderr))
+        return "quiet"
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return "live" if how == "tty" or (how == "auto" and terminal) else "plain"
