@@ -20,5 +20,6 @@ def each(verb: str, names: Sequence[str], act: Callable[[str], None]) -> int:
         except AosError as error:
             from aos.cli.main import report
 
-            code = code or report(verb, error)
+            failed = report(verb, error)
+            code = code or failed
     return code
