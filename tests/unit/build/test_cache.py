@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aos.build.cache import PIN_OWNER, Cache, CacheEntry
+from aos.build.prune import CacheUse, cache_use, forget
 from aos.content.store import ContentStore
 from aos.oci.layer import Layer
 
@@ -83,3 +84,17 @@ def test_a_damaged_layer_is_dropped(cache: Cache, tmp_path: Path, layer: str) ->
     (file,) = (tmp_path / "cache").rglob("*.json")
     file.write_text(file.read_text().replace("null", layer))
     assert cache.get(KEY) is None
+
+
+def test_forgetting_removes_entries_pins_and_mounts(
+    cache: Cache, content: ContentStore, tmp_path: Path
+) -> None:
+    cache.put(KEY, _entry(content))
+    (tmp_path / "mounts/uv").mkdir(parents=True)
+    (tmp_path / "mounts/uv/wheel").write_bytes(bytes(10_000))
+    before = forget(tmp_path, content)
+    assert before.entries == 1
+    assert before.bytes >= 10_000
+    assert cache.get(KEY) is None
+    assert list(content.pins.list()) == []
+    assert cache_use(tmp_path) == CacheUse(0, 0)
