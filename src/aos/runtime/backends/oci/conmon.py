@@ -1,0 +1,211 @@
+"""conmon, as AOS uses it: how it is started, what it says while it starts, and what it leaves when it ends.
+
+It holds the standard streams and the exit code of one process, and outlives the daemon. Facts from
+github.com/containers/conmon, src/conmon.c, version 2.1: `_OCI_STARTPIPE` holds it back until it is in its cgroup;
+`_OCI_SYNCPIPE` gets one JSON line when the process is created, or why not; `_OCI_ATTACHPIPE` gets one when an
+exec can be attached to, and the start pipe is then read a second time; the exit file holds the code, 128 + signal
+for a signal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aos.errors import Internal, NotFound
+from aos.runtime.backends.oci.launch import Overlay, spawn, wait_readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from aos.runtime.spec import ProcessSpec
+
+__all__ = ["Conmon", "ConmonFailed", "connect", "decode_exit", "open_control", "read_exit_file"]
+
+_CREATE_SECONDS = 60.0
+"""How long an OCI runtime may take to create a process before it counts as hung."""
+
+ATTACH, CONTROL, LOG, PIDFILE, EXIT = "attach", "ctl", "log", "pid", "exit"
+"""What conmon makes in its bundle directory; `exit` is a directory with one file."""
+
+
+class ConmonFailed(Exception):
+    """The runtime under conmon refused; the message is the runtime's."""
+
+
+@dataclass(slots=True)
+class Conmon:
+    """One conmon that was started and still holds its process back."""
+
+    pid: int
+    _start: int
+    _sync: int
+    _attach: int = -1
+
+    @classmethod
+    async def launch(
+        cls,
+        *,
+        conmon: str,
+        runtime: str,
+        runtime_root: Path,
+        id: str,
+        unique: str,
+        bundle: Path,
+        process: ProcessSpec,
+        leave_stdin_open: bool,
+        exec_spec: Path | None,
+        overlay: Overlay | None,
+        enroll: Callable[[int], None],
+    ) -> Conmon:
+        """Start it, and put it into its cgroup by `enroll(pid)` before it does anything."""
+        (bundle / EXIT).mkdir(exist_ok=True)
+        argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime, "-b", str(bundle)]
+        argv += [
+            "-p",
+            str(bundle / PIDFILE),
+            "--exit-dir",
+            str(bundle / EXIT),
+            "--full-attach",
+            "--no-sync-log",
+        ]
+        argv += ["--runtime-arg", "--root", "--runtime-arg", str(runtime_root), "--log-level", "error"]
+        argv += ["--persist-dir", str(bundle / EXIT), "--socket-dir-path", str(bundle)]
+        argv += ["-t"] if process.terminal else []
+        argv += ["-i"] if process.stdin else []
+        argv += ["--leave-stdin-open"] if leave_stdin_open else []
+        if exec_spec is None:
+            argv += ["-l", f"k8s-file:{bundle / LOG}"]
+        else:
+            argv += ["-e", "--exec-attach", "--exec-process-spec", str(exec_spec), "-l", "none"]
+        # The other ends go to conmon as 3, 4, 5.
+        start_read, start = os.pipe()
+        sync, sync_write = os.pipe()
+        theirs, ours = [start_read, sync_write], [start, sync]
+        env = {"PATH": os.environ.get("PATH", os.defpath), "_OCI_STARTPIPE": "3", "_OCI_SYNCPIPE": "4"}
+        if exec_spec is not None:
+            attach, attach_write = os.pipe()
+            theirs.append(attach_write)
+            ours.append(attach)
+            env["_OCI_ATTACHPIPE"] = "5"
+        try:
+            pid = await spawn(argv, env, theirs, overlay)
+        except BaseException:
+            for fd in ours:
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        for fd in ours[1:]:
+            os.set_blocking(fd, False)
+        started = cls(pid, *ours)
+        try:
+            enroll(pid)
+            os.write(start, b"\n")
+        except BaseException:
+            started.kill()
+            raise
+        return started
+
+    async def created(self) -> int:
+        """The host pid of the process, once the runtime has created it. ConmonFailed otherwise."""
+        try:
+            answer = await self._read(self._sync)
+        finally:
+            self.close()
+        pid = answer.get("data", answer.get("pid", -1))
+        if not isinstance(pid, int) or pid <= 0:
+            raise ConmonFailed(str(answer.get("message") or "the runtime gave no reason"))
+        return pid
+
+    async def attachable(self) -> None:
+        """An exec's socket is there; it does not run before `release`."""
+        await self._read(self._attach)
+
+    def release(self) -> None:
+        os.write(self._start, b"\n")
+
+    def kill(self) -> None:
+        """Give up; it is the caller's to clean up what it has made so far."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        self.close()
+
+    def close(self) -> None:
+        for fd in (self._start, self._sync, self._attach):
+            if fd != -1:
+                os.close(fd)
+        self._start = self._sync = self._attach = -1
+
+    async def _read(self, fd: int) -> dict[str, object]:
+        line = b""
+        while not line.endswith(b"\n"):
+            await wait_readable(fd, _CREATE_SECONDS, "conmon")
+            piece = os.read(fd, 1 << 16)
+            if not piece:
+                break
+            line += piece
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            raise ConmonFailed("conmon ended without a word") from None
+        return answer if isinstance(answer, dict) else {}
+
+
+def connect(bundle: Path) -> int:
+    """A connection to the process's streams, by way of the directory's descriptor: paths may be longer than the
+    107 bytes that a socket address takes. NotFound (`not-attachable`) when the process has ended."""
+    directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{ATTACH}")
+    except OSError as error:
+        connection.close()
+        raise NotFound(
+            "nothing to attach to: the process has ended",
+            code="not-attachable",
+            hint="`aos logs` has what it wrote",
+        ) from error
+    finally:
+        os.close(directory)
+    return connection.detach()
+
+
+def open_control(bundle: Path) -> int:
+    """The pipe that takes `1 <rows> <columns>` lines."""
+    try:
+        return os.open(bundle / CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Internal(f"conmon has no control pipe: {error.strerror}", code="runtime-failed") from error
+
+
+def read_exit_file(bundle: Path) -> tuple[int, float] | None:
+    """(what conmon wrote, when), or None when it did not get to write."""
+    try:
+        with os.scandir(bundle / EXIT) as entries:
+            for entry in entries:
+                with open(entry.path, encoding="ascii") as file:  # noqa: PTH123 - on the start path
+                    text = file.read().strip()
+                if text.lstrip("-").isdecimal():
+                    return int(text), entry.stat().st_mtime
+    except OSError:
+        pass
+    return None
+
+
+def decode_exit(status: int) -> tuple[int | None, int | None]:
+    """(code, signal) of conmon's number. It writes 128 + n for signal n, as shells do, so an exit with a code
+    above 128 that is a valid signal's counts as that signal."""
+    number = status - 128
+    if 0 < number < signal.NSIG:
+        return None, number
+    return status & 0xFF, None

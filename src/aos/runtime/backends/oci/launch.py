@@ -1,0 +1,248 @@
+"""Start a process in a private mount namespace where a root overlay is mounted, and wait for short-lived tools.
+
+The namespace is made by a thread that exists for this alone: unshare(2) of CLONE_NEWNS affects the calling
+thread, and the process it spawns inherits its view. So the host never sees the mount, and when the last process
+of the sandbox is gone, so is the mount, whatever was killed in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import functools
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from aos.errors import AosError, FailedPrecondition, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Overlay", "reap", "run_tool", "spawn", "wait_readable", "watch_end"]
+
+_CLONE_NEWNS = 0x00020000
+_MS_REC, _MS_SLAVE = 0x4000, 1 << 19
+_MOUNT_DATA_LIMIT = 4095
+"""Bytes: mount(2) copies one page of options."""
+_OVERLAY_OPTIONS = "redirect_dir=off,index=off,metacopy=off"
+"""What a layer can hold is all that the upper directory may contain."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A root overlay. `lowers`: base first, all children of `lower_directory`."""
+
+    lower_directory: Path
+    lowers: Sequence[Path]
+    upper: Path
+    work: Path
+    target: Path
+
+
+async def spawn(
+    argv: list[str], env: Mapping[str, str], fds: Sequence[int], overlay: Overlay | None = None
+) -> int:
+    """Start `argv` in a session of its own, its descriptors 3, 4, … being `fds`; return its pid.
+
+    Standard input and output are /dev/null; standard error, too, unless `fds` says otherwise.
+    """
+    if overlay is None:
+        return _spawn(argv, env, fds)
+
+    def start() -> int:
+        _mount(overlay)
+        return _spawn(argv, env, fds)
+
+    return await _in_thread(start)
+
+
+def _spawn(argv: list[str], env: Mapping[str, str], fds: Sequence[int]) -> int:
+    # First above all targets, so that no dup2 overwrites a descriptor that is still to be used.
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(fds)) for fd in fds]
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+        *((os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(safe)),
+    ]
+    try:
+        return os.posix_spawn(
+            argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_RESET
+        )
+    except FileNotFoundError as error:
+        raise FailedPrecondition(f"{argv[0]} does not exist", code="runtime-missing") from error
+    finally:
+        for fd in safe:
+            os.close(fd)
+
+
+_RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT)
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    """Run in a thread that is never used again."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def finish(result: _T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            outcome = (work(), None)
+        except BaseException as error:
+            outcome = (None, error)  # type: ignore[assignment]
+        loop.call_soon_threadsafe(finish, *outcome)
+
+    threading.Thread(target=run, name="mount-namespace", daemon=True).start()
+    return await asyncio.shield(future)
+
+
+def _mount(overlay: Overlay) -> None:
+    libc = _libc()
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise _refused("make a mount namespace")
+    if libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None) != 0:
+        raise _refused("make the mount namespace private")
+    os.chdir(overlay.lower_directory)  # this thread's own: unshare(CLONE_NEWNS) implies CLONE_FS
+    lowers = ":".join(path.name for path in reversed(overlay.lowers))
+    options = f"lowerdir={lowers},upperdir={_escape(overlay.upper)},workdir={_escape(overlay.work)},"
+    options += _OVERLAY_OPTIONS if os.geteuid() == 0 else _OVERLAY_OPTIONS + ",userxattr"
+    if len(os.fsencode(options)) > _MOUNT_DATA_LIMIT:
+        raise FailedPrecondition(
+            f"{len(overlay.lowers)} layers are more than one overlay mount takes",
+            code="too-many-layers",
+            hint="build the package with fewer steps",
+        )
+    if libc.mount(b"overlay", os.fsencode(overlay.target), b"overlay", 0, os.fsencode(options)) != 0:
+        raise _refused(f"mount the root overlay at {overlay.target}")
+
+
+def _escape(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _refused(what: str) -> AosError:
+    number = ctypes.get_errno()
+    return FailedPrecondition(
+        f"cannot {what}: {os.strerror(number)}",
+        code="mount-failed",
+        hint="`aos doctor` says what this host lacks",
+        errno=number,
+    )
+
+
+async def wait_readable(fd: int, seconds: float | None, what: str) -> None:
+    """Until there is something to read or the other end is closed; Unavailable (`tool-timeout`) after `seconds`."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def answer() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, answer)
+    try:
+        async with asyncio.timeout(seconds):
+            await ready
+    except TimeoutError as error:
+        raise Unavailable(
+            f"{what} did not answer within {seconds:g} s",
+            code="tool-timeout",
+            hint="see whether the host is overloaded; `aos doctor` checks the tools",
+        ) from error
+    finally:
+        loop.remove_reader(fd)
+
+
+async def watch_end(pidfd: int) -> None:
+    """Until the process behind the descriptor has ended."""
+    await wait_readable(pidfd, None, "the process")
+
+
+def reap(pid: int) -> int | None:
+    """The wait status of a child that has ended; None when it lives, or is not our child (any more)."""
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return status if done else None
+
+
+async def run_tool(argv: list[str], env: Mapping[str, str], *, seconds: float) -> tuple[int, str]:
+    """Run a short-lived tool; (exit code, what it said on standard error). It is killed after `seconds`."""
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(reading, False)
+        pid = _spawn_tool(argv, env, writing)
+        os.close(writing)
+        writing = -1
+        pidfd = os.pidfd_open(pid)
+        said = bytearray()
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    await watch_end(pidfd)
+            except TimeoutError as error:
+                raise Unavailable(
+                    f"{' '.join(argv)} did not end within {seconds:g} s",
+                    code="tool-timeout",
+                    hint="see whether the host is overloaded; `aos doctor` checks the tools",
+                ) from error
+        finally:
+            status = await _finish(pid, pidfd)
+        while piece := _read_some(reading):
+            said += piece
+        return os.waitstatus_to_exitcode(status), said.decode(errors="replace").strip()
+    finally:
+        os.close(reading)
+        if writing != -1:
+            os.close(writing)
+
+
+def _spawn_tool(argv: list[str], env: Mapping[str, str], stderr: int) -> int:
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, stderr, 2),
+    ]
+    try:
+        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsigmask=(), setsigdef=_RESET)
+    except FileNotFoundError as error:
+        raise FailedPrecondition(f"{argv[0]} does not exist", code="runtime-missing") from error
+
+
+async def _finish(pid: int, pidfd: int) -> int:
+    """Collect the tool; kill it first when it still runs (a time limit, a cancellation)."""
+    try:
+        status = reap(pid)
+        if status is None:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - it was killed just now
+        return status
+    finally:
+        os.close(pidfd)
+
+
+def _read_some(fd: int) -> bytes:
+    try:
+        return os.read(fd, 1 << 16)
+    except BlockingIOError:
+        return b""

@@ -1,0 +1,80 @@
+"""What is on disk of a sandbox, so that another instance of the backend knows as much as the one that made it.
+
+<sandboxes>/<id>/config.json     the OCI runtime's configuration
+<sandboxes>/<id>/sandbox.json    Record, once conmon runs
+<sandboxes>/<id>/exit/<id>       conmon's, once the process has ended
+<sandboxes>/<id>/status.json     ExitStatus, once somebody has put it together
+<sandboxes>/<id>/{upper,work,rootfs,log,pid,attach,ctl,exec/}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from aos.runtime.state import ExitStatus, Usage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Record", "process_start", "read_status", "write_status"]
+
+_RECORD, _STATUS = "sandbox.json", "status.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    conmon: int
+    conmon_start: str
+    """Ticks since boot, from /proc/<pid>/stat: tells a pid from its next owner."""
+    terminal: bool
+    layers: tuple[str, ...]
+    """Snapshot directories, base first."""
+    upper: str
+
+    def write(self, directory: Path) -> None:
+        _replace(directory / _RECORD, asdict(self))
+
+    @classmethod
+    def read(cls, directory: Path) -> Record | None:
+        """None for a sandbox whose creation did not get that far."""
+        try:
+            raw = json.loads((directory / _RECORD).read_bytes())
+            return cls(**{**raw, "layers": tuple(raw["layers"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def conmon_lives(self) -> bool:
+        return process_start(self.conmon) == self.conmon_start
+
+
+def process_start(pid: int) -> str | None:
+    """When the process started (field 22 of proc_pid_stat(5)); None when it is gone, or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - on the start path
+            fields = file.read().rpartition(b") ")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def write_status(directory: Path, status: ExitStatus) -> None:
+    _replace(directory / _STATUS, asdict(status))
+
+
+def read_status(directory: Path) -> ExitStatus | None:
+    try:
+        raw: dict[str, Any] = json.loads((directory / _STATUS).read_bytes())
+        return ExitStatus(**{**raw, "usage": Usage(**raw["usage"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _replace(path: Path, value: object) -> None:
+    """Whole or not at all. Not synced: after a power failure the sandbox is gone anyway."""
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123 - on the start path
+        json.dump(value, file)
+    os.replace(temporary, path)  # noqa: PTH105 - the same

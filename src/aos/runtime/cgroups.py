@@ -1,0 +1,263 @@
+"""Control groups of ours around each sandbox: limits, accounting, the true cause of death, and killing everyone.
+
+    <parent>/<sandbox id>/            carries the limits
+    <parent>/<sandbox id>/monitor     conmon
+    <parent>/<sandbox id>/payload     the sandbox; the OCI runtime makes it
+
+The same tree on version 2 (one hierarchy, no process in an inner group) and on version 1 and hybrid hosts (one
+hierarchy for each controller). Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from aos.runtime.state import Usage
+
+if TYPE_CHECKING:
+    from aos.runtime.spec import Limits
+
+__all__ = ["CgroupV1", "CgroupV2", "Cgroups", "detect_cgroups", "kill_all"]
+
+_CPU_PERIOD = 100_000
+"""Microseconds; the kernel's default."""
+_V1_LIMITING = ("memory", "cpu", "pids")
+
+
+class Cgroups(Protocol):
+    """All calls are synchronous and take well under a millisecond; `group` is `<parent>/<sandbox id>`."""
+
+    version: str
+
+    def create(self, group: str, limits: Limits) -> None: ...
+
+    def limit(self, group: str, limits: Limits) -> None: ...
+
+    def add(self, group: str, pid: int) -> None:
+        """Put a process into the group's `monitor`."""
+        ...
+
+    def pids(self, group: str) -> list[int]:
+        """Host pids of everything in the payload."""
+        ...
+
+    def usage(self, group: str) -> Usage: ...
+
+    def oom_kills(self, group: str) -> int: ...
+
+    def frozen(self, group: str) -> bool:
+        """Whether the payload is paused."""
+        ...
+
+    def remove(self, group: str) -> bool:
+        """Remove the group and what is below; False while something still lives in it."""
+        ...
+
+
+def detect_cgroups(mountinfo: str | None = None) -> Cgroups:
+    """The hierarchies of this host, from /proc/self/mountinfo."""
+    text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
+    v1: dict[str, Path] = {}
+    unified: Path | None = None
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        mountpoint = Path(before.split(" ")[4])
+        if kind == "cgroup2":
+            unified = mountpoint
+        elif kind == "cgroup":
+            for option in options.split(","):
+                v1.setdefault(option, mountpoint)
+    if unified is not None and not {"memory", "pids"} & v1.keys():
+        return CgroupV2(unified)
+    return CgroupV1({name: path for name, path in v1.items() if (path / "cgroup.procs").exists()})
+
+
+class CgroupV2:
+    version = "2"
+
+    def __init__(self, mountpoint: Path) -> None:
+        self._root = mountpoint
+
+    def create(self, group: str, limits: Limits) -> None:
+        path = self._root
+        for part in group.split("/"):
+            available = (path / "cgroup.controllers").read_text().split()
+            wanted = " ".join(f"+{name}" for name in ("cpu", "memory", "pids", "io") if name in available)
+            (path / "cgroup.subtree_control").write_text(wanted)
+            path /= part
+            path.mkdir(exist_ok=True)
+        available = (path / "cgroup.controllers").read_text().split()
+        (path / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in available))
+        (path / "monitor").mkdir(exist_ok=True)
+        self.limit(group, limits)
+
+    def limit(self, group: str, limits: Limits) -> None:
+        path = self._root / group
+        if limits.memory is not None:
+            (path / "memory.max").write_text(str(limits.memory))
+            with suppress(FileNotFoundError):
+                (path / "memory.swap.max").write_text("0")
+        if limits.cpus is not None:
+            (path / "cpu.max").write_text(f"{max(1000, round(limits.cpus * _CPU_PERIOD))} {_CPU_PERIOD}")
+        if limits.pids is not None:
+            (path / "pids.max").write_text(str(limits.pids))
+
+    def add(self, group: str, pid: int) -> None:
+        (self._root / group / "monitor" / "cgroup.procs").write_text(str(pid))
+
+    def pids(self, group: str) -> list[int]:
+        return _pids(self._root / group / "payload")
+
+    def usage(self, group: str) -> Usage:
+        path = self._root / group
+        cpu = _pairs(path / "cpu.stat").get("usage_usec")
+        return Usage(
+            cpu_seconds=None if cpu is None else cpu / 1e6,
+            memory_bytes=_number(path / "memory.current"),
+            memory_peak_bytes=_number(path / "memory.peak"),
+            pids=_number(path / "pids.current"),
+            read_bytes=_io(path / "io.stat", "rbytes="),
+            written_bytes=_io(path / "io.stat", "wbytes="),
+        )
+
+    def oom_kills(self, group: str) -> int:
+        return _pairs(self._root / group / "memory.events").get("oom_kill", 0)
+
+    def frozen(self, group: str) -> bool:
+        return _pairs(self._root / group / "payload" / "cgroup.events").get("frozen") == 1
+
+    def remove(self, group: str) -> bool:
+        return _remove(self._root / group)
+
+
+class CgroupV1:
+    version = "1"
+
+    def __init__(self, hierarchies: dict[str, Path]) -> None:
+        self._limiting = {name: hierarchies[name] for name in _V1_LIMITING if name in hierarchies}
+        self._cpuacct = hierarchies.get("cpuacct")
+        self._freezer = hierarchies.get("freezer")
+        self._all = sorted(set(hierarchies.values()))
+
+    def create(self, group: str, limits: Limits) -> None:
+        for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
+            os.makedirs(f"{path}/{group}/monitor", exist_ok=True)  # noqa: PTH103 - on the start path
+        self.limit(group, limits)
+
+    def limit(self, group: str, limits: Limits) -> None:
+        if limits.memory is not None and "memory" in self._limiting:
+            path = self._limiting["memory"] / group
+            self._limit_memory(path, limits.memory)
+        if limits.cpus is not None and "cpu" in self._limiting:
+            path = self._limiting["cpu"] / group
+            (path / "cpu.cfs_period_us").write_text(str(_CPU_PERIOD))
+            (path / "cpu.cfs_quota_us").write_text(str(max(1000, round(limits.cpus * _CPU_PERIOD))))
+        if limits.pids is not None and "pids" in self._limiting:
+            (self._limiting["pids"] / group / "pids.max").write_text(str(limits.pids))
+
+    def _limit_memory(self, path: Path, limit: int) -> None:
+        """memory+swap may never be below memory, so the order depends on the direction."""
+        swap = path / "memory.memsw.limit_in_bytes"
+        files = [path / "memory.limit_in_bytes", *([swap] if swap.exists() else [])]
+        if limit > (_number(files[0]) or 0):
+            files.reverse()
+        for file in files:
+            file.write_text(str(limit))
+
+    def add(self, group: str, pid: int) -> None:
+        for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
+            with open(f"{path}/{group}/monitor/cgroup.procs", "w") as file:  # noqa: PTH123 - on the start path
+                file.write(str(pid))
+
+    def pids(self, group: str) -> list[int]:
+        for path in self._limiting.values():
+            return _pids(path / group / "payload")
+        return []
+
+    def usage(self, group: str) -> Usage:
+        memory = self._limiting.get("memory", Path("/nonexistent")) / group
+        pids = self._limiting.get("pids", Path("/nonexistent")) / group
+        cpu = _number(self._cpuacct / group / "cpuacct.usage") if self._cpuacct else None
+        return Usage(
+            cpu_seconds=None if cpu is None else cpu / 1e9,
+            memory_bytes=_number(memory / "memory.usage_in_bytes"),
+            memory_peak_bytes=_number(memory / "memory.max_usage_in_bytes"),
+            pids=_number(pids / "pids.current"),
+        )
+
+    def oom_kills(self, group: str) -> int:
+        """Version 1 counts in the group of the victim alone."""
+        memory = self._limiting.get("memory")
+        if memory is None:
+            return 0
+        groups = (memory / group, memory / group / "payload")
+        return sum(_pairs(path / "memory.oom_control").get("oom_kill", 0) for path in groups)
+
+    def frozen(self, group: str) -> bool:
+        if self._freezer is None:
+            return False
+        try:
+            return (self._freezer / group / "payload" / "freezer.state").read_text().strip() != "THAWED"
+        except OSError:
+            return False
+
+    def remove(self, group: str) -> bool:
+        return False not in [_remove(path / group) for path in self._all]
+
+
+def kill_all(cgroups: Cgroups, group: str) -> None:
+    """SIGKILL to everything in the payload. What forks meanwhile is caught by the caller's next round."""
+    for pid in cgroups.pids(group):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _remove(path: Path) -> bool:
+    """Remove groups, inner ones first. A group is a directory that only `rmdir` empties."""
+    try:
+        with os.scandir(path) as entries:
+            children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        if False in [_remove(Path(child)) for child in children]:
+            return False
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _pids(path: Path) -> list[int]:
+    """Of the group and what is below: an agent may have made groups of its own."""
+    found: list[int] = []
+    for directory, _, _ in os.walk(path):
+        with suppress(OSError):
+            found += map(int, Path(directory, "cgroup.procs").read_text().split())
+    return found
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _pairs(file: Path) -> dict[str, int]:
+    try:
+        return {key: int(value) for key, value in (line.split() for line in file.read_text().splitlines())}
+    except (OSError, ValueError):
+        return {}
+
+
+def _io(file: Path, key: str) -> int | None:
+    try:
+        words = file.read_text().split()
+    except OSError:
+        return None
+    return sum(int(word.removeprefix(key)) for word in words if word.startswith(key))

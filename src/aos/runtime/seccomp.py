@@ -1,0 +1,91 @@
+"""The seccomp profile of containers-common, converted to what the OCI runtime specification takes.
+
+The profile says for which architectures and capabilities a rule holds (the format of
+github.com/containers/common, pkg/seccomp); the runtime wants the rules that hold here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aos.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["DEFAULT_PROFILES", "load_seccomp"]
+
+DEFAULT_PROFILES = (Path("/etc/containers/seccomp.json"), Path("/usr/share/containers/seccomp.json"))
+"""An administrator's first, the distribution's second, as for podman."""
+
+_ARCHITECTURES = {
+    "x86_64": "SCMP_ARCH_X86_64",
+    "aarch64": "SCMP_ARCH_AARCH64",
+    "ppc64le": "SCMP_ARCH_PPC64LE",
+}
+_GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def load_seccomp(path: str, capabilities: Collection[str]) -> dict[str, Any]:
+    """`linux.seccomp` of a runtime configuration, for a process with these capabilities on this machine.
+
+    `path` is empty for the default. FailedPrecondition `seccomp-profile-missing`, `seccomp-profile-invalid`.
+    """
+    candidates = (Path(path),) if path else DEFAULT_PROFILES
+    for candidate in candidates:
+        try:
+            data = candidate.read_bytes()
+        except OSError:
+            continue
+        try:
+            return _convert(json.loads(data), capabilities)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FailedPrecondition(
+                f"{candidate}: not a seccomp profile: {error}",
+                code="seccomp-profile-invalid",
+                path=str(candidate),
+            ) from error
+    raise FailedPrecondition(
+        f"no seccomp profile: {' and '.join(map(str, candidates))} cannot be read",
+        code="seccomp-profile-missing",
+        hint="install it: `apt-get install golang-github-containers-common` on Debian and Ubuntu, "
+        "`dnf install containers-common` on Fedora; or set [runtime] seccomp",
+    )
+
+
+def _convert(raw: dict[str, Any], capabilities: Collection[str]) -> dict[str, Any]:
+    machine = os.uname().machine
+    native = _ARCHITECTURES.get(machine)
+    architectures: list[str] = []
+    for entry in raw.get("archMap", []):
+        if entry["architecture"] == native:
+            architectures = [entry["architecture"], *entry.get("subArchitectures", [])]
+    converted: dict[str, Any] = {"defaultAction": raw["defaultAction"], "syscalls": []}
+    if "defaultErrnoRet" in raw:
+        converted["defaultErrnoRet"] = raw["defaultErrnoRet"]
+    if architectures:
+        converted["architectures"] = architectures
+    for rule in raw["syscalls"]:
+        if not _holds(rule, _GO_ARCHITECTURES.get(machine, machine), capabilities):
+            continue
+        kept = {"names": rule["names"], "action": rule["action"]}
+        if rule.get("errnoRet") is not None:
+            kept["errnoRet"] = rule["errnoRet"]
+        if rule.get("args"):
+            kept["args"] = rule["args"]
+        converted["syscalls"].append(kept)
+    return converted
+
+
+def _holds(rule: dict[str, Any], architecture: str, capabilities: Collection[str]) -> bool:
+    includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
+    if includes.get("arches") and architecture not in includes["arches"]:
+        return False
+    if architecture in (excludes.get("arches") or ()):
+        return False
+    if not all(capability in capabilities for capability in includes.get("caps") or ()):
+        return False
+    return not any(capability in capabilities for capability in excludes.get("caps") or ())
