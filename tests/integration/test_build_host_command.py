@@ -13,6 +13,7 @@ import pytest
 
 from aos.build.host.command import run_on_host
 from aos.errors import FailedPrecondition
+from fix_installation import running
 
 pytestmark = pytest.mark.root
 
@@ -49,7 +50,7 @@ def test_kill_9_of_the_build_leaves_no_process_and_no_mount(tmp_path: Path) -> N
     process.wait()
     process.stdout.close()
     deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in below):
+    while any(running(pid) for pid in below):
         assert time.monotonic() < deadline, "something outlived the build"
         time.sleep(0.01)
 
@@ -71,7 +72,7 @@ def test_cancelling_ends_the_command() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         deadline = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in below):
+        while any(running(pid) for pid in below):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
 
