@@ -135,7 +135,10 @@ class DistributionClient:
             "GET", f"manifests/{name}", headers={"Accept": ", ".join(IMAGE_MEDIA_TYPES)}, limit=DOCUMENT_LIMIT
         )
         digest = digest_of(answer.body)
-        expected = name if name.startswith("sha256:") else answer.headers.get("docker-content-digest", digest)
+        announced = answer.headers.get("docker-content-digest", "")
+        expected = name if name.startswith("sha256:") else announced
+        if not expected.startswith("sha256:"):
+            expected = digest
         if digest != expected:
             raise DataLoss(
                 f"{session.what}: the manifest's digest is {digest}, not {expected:.80}",

@@ -13,7 +13,16 @@ import pytest
 
 from aos.content.blobs import BlobStore
 from aos.errors import AlreadyExists, AosError, DataLoss, FailedPrecondition, InvalidArgument, NotFound
-from aos.package import Check, Package, read_layout, verify_package, write, write_archive, write_layout
+from aos.package import (
+    Check,
+    Package,
+    load_package,
+    read_layout,
+    verify_package,
+    write,
+    write_archive,
+    write_layout,
+)
 from aos.package.layouts import open_layout
 from aos.package.sidecars import SIDECARS
 from package_making import make_package
@@ -153,6 +162,21 @@ def test_sidecars_beside_a_second_image(
         (layout / "blobs/sha256" / blob.digest[7:]).write_bytes(blobs.read(blob.digest))
     assert read_layout(layout, other) == [("1.2.0", package), ("other", second)]
     assert read_layout(layout, other, tag="other") == [("other", second)]
+
+
+def test_a_manifest_json_that_is_dockers(tmp_path: Path, blobs: BlobStore, other: BlobStore) -> None:
+    """`docker save` writes an OCI layout with a manifest.json of its own format beside it."""
+    package = make_package(blobs)
+    manifest = json.loads(blobs.read(package.manifest_digest))
+    config = json.loads(blobs.read(manifest["config"]["digest"]))
+    del config["config"]["Labels"]
+    stored = blobs.put(json.dumps(config).encode())
+    manifest["config"] |= {"digest": stored.digest, "size": stored.size}
+    foreign = load_package(blobs, blobs.put(json.dumps(manifest).encode()).digest)
+    write_layout(foreign, blobs, tmp_path / "foreign")
+    (tmp_path / "foreign/layers.json").unlink()
+    (tmp_path / "foreign/manifest.json").write_text('[{"Config": "blobs/sha256/0", "Layers": []}]')
+    assert read_layout(tmp_path / "foreign", other) == [("latest", foreign)]
 
 
 def test_a_tag_that_is_not_there(layout: Path, other: BlobStore) -> None:
