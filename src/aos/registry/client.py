@@ -205,11 +205,11 @@ async def _each(
         async with asyncio.TaskGroup() as group:
             for descriptor in descriptors:
                 group.create_task(one(descriptor))
-    except* Exception as failures:
-        error: BaseException = failures
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from error.__cause__
+    except ExceptionGroup as failures:
+        first: Exception = failures
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise first from first.__cause__
 
 
 def _unique(descriptors: list[Descriptor]) -> list[Descriptor]:

@@ -205,7 +205,9 @@ class Session:
         return (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
 
     def _must_be_safe(self, url: httpx.URL) -> None:
-        if url.scheme == "https" or (url.scheme == "http" and (self._plain_http or is_loopback(url.host))):
+        """Encrypted, or plain where the caller allows it or it stays on this host as the registry does."""
+        local = is_loopback(url.host) and is_loopback(self._base.host)
+        if url.scheme == "https" or (url.scheme == "http" and (self._plain_http or local)):
             return
         raise FailedPrecondition(
             f"{self.what}: {self.registry} leads to {url.scheme}://{url.host}, which is not encrypted",

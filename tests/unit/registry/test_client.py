@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from aos.content.store import ContentStore
@@ -403,6 +404,17 @@ def test_plain_http_beyond_loopback_needs_the_flag(here: Here, there: StubRegist
     )
     error = refused(FailedPrecondition, "registry-not-encrypted", here, reference(there))
     assert "--plain-http" in (error.hint or "")
+
+
+def test_a_remote_registry_leads_to_no_service_of_this_host(here: Here) -> None:
+    async def run() -> None:
+        async with here._client() as client:
+            session = await client._session(parse_reference("registry.example/a:1"), "pull", "pull")
+            session._must_be_safe(httpx.URL("https://storage.example/blob"))
+            with pytest.raises(FailedPrecondition):
+                session._must_be_safe(httpx.URL("http://localhost:8080/admin"))
+
+    asyncio.run(run())
 
 
 # Authorization
