@@ -74,7 +74,8 @@ def detect_cgroups(mountinfo: str | None = None) -> Cgroups:
                 v1.setdefault(option, mountpoint)
     if unified is not None and not {"memory", "pids"} & v1.keys():
         return CgroupV2(unified)
-    return CgroupV1({name: path for name, path in v1.items() if (path / "cgroup.procs").exists()})
+    v1 = {name: path for name, path in v1.items() if (path / "cgroup.procs").exists()}
+    return CgroupV1(v1, [*v1.values(), *([unified] if unified else [])])
 
 
 class CgroupV2:
@@ -138,11 +139,12 @@ class CgroupV2:
 class CgroupV1:
     version = "1"
 
-    def __init__(self, hierarchies: dict[str, Path]) -> None:
+    def __init__(self, hierarchies: dict[str, Path], everywhere: list[Path]) -> None:
+        """`everywhere`: where the OCI runtime makes its groups, too, on hybrid hosts also the unified hierarchy."""
         self._limiting = {name: hierarchies[name] for name in _V1_LIMITING if name in hierarchies}
         self._cpuacct = hierarchies.get("cpuacct")
         self._freezer = hierarchies.get("freezer")
-        self._all = sorted(set(hierarchies.values()))
+        self._all = sorted(set(everywhere))
 
     def create(self, group: str, limits: Limits) -> None:
         for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:

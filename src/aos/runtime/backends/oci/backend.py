@@ -307,14 +307,14 @@ class OciRuntime:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signum)
             return
-        pid = self._pid(id)
         if state is SandboxState.CREATED:
             if signum == signal.SIGKILL:
                 await self._kill_payload(id)
             return
-        if pid is not None:
+        init = self._pid(id)
+        if init is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signum)
+                os.kill(init, signum)
         if state is SandboxState.PAUSED and signum == signal.SIGKILL:
             await self.resume(id)
 

@@ -82,7 +82,16 @@ class Conmon:
         if exec_spec is None:
             argv += ["-l", f"k8s-file:{bundle / LOG}"]
         else:
-            argv += ["-e", "--exec-attach", "--exec-process-spec", str(exec_spec), "-l", "none"]
+            argv += [
+                "--api-version",
+                "1",
+                "-e",
+                "--exec-attach",
+                "--exec-process-spec",
+                str(exec_spec),
+                "-l",
+                "none",
+            ]
         # The other ends go to conmon as 3, 4, 5.
         start_read, start = os.pipe()
         sync, sync_write = os.pipe()

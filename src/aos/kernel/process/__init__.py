@@ -1,0 +1,1 @@
+"""The process table: agents, their processes, and how they are supervised."""

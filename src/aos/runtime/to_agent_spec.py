@@ -1,0 +1,82 @@
+"""From a package to an AgentSpec: the package alone, plus what whoever starts it asked for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aos.errors import InvalidArgument
+from aos.runtime.spec import AgentSpec, Limits, ProcessSpec, Rootfs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aos.package import Package
+    from aos.runtime.spec import Mount, NetworkMode
+
+__all__ = ["LABEL_RUNTIME", "Overrides", "to_agent_spec"]
+
+LABEL_RUNTIME = "aos.openos.dev/runtime"
+"""A label by which a package asks for a backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a person may change at start; None and empty: as the package has it."""
+
+    args: tuple[str, ...] | None = None
+    """Replaces the entrypoint's arguments (OCI's Cmd)."""
+    entrypoint: tuple[str, ...] | None = None
+    """Replaces the entrypoint's command, and with it the package's arguments, as for docker."""
+    env: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    network: NetworkMode | None = None
+    runtime: str = ""
+    hostname: str = ""
+    user: str = ""
+    work_dir: str = ""
+    terminal: bool = False
+    stdin: bool = False
+    leave_stdin_open: bool = False
+
+
+def to_agent_spec(package: Package, overrides: Overrides) -> AgentSpec:
+    """InvalidArgument `spec-invalid` when there is nothing to run."""
+    image, definition = package.image, package.definition or {}
+    entrypoint = image.entrypoint if overrides.entrypoint is None else overrides.entrypoint
+    arguments = image.cmd if overrides.entrypoint is None else ()
+    args = (*entrypoint, *(arguments if overrides.args is None else overrides.args))
+    if not args:
+        raise InvalidArgument(
+            f"package {package.name or package.manifest_digest} has no entrypoint",
+            code="spec-invalid",
+            hint="name a command after the reference, or give the Agentfile an entrypoint",
+        )
+    env = dict(text.partition("=")[::2] for text in image.env) | dict(overrides.env)
+    return AgentSpec(
+        process=ProcessSpec(
+            args=args,
+            env=tuple(env.items()),
+            cwd=overrides.work_dir or image.working_dir or "/",
+            user=overrides.user or image.user,
+            terminal=overrides.terminal,
+            stdin=overrides.stdin,
+        ),
+        rootfs=Rootfs(package.layers),
+        hostname=overrides.hostname or "agent",
+        mounts=overrides.mounts,
+        limits=_limits(definition.get("resources") or {}, overrides.limits),
+        network=overrides.network or definition.get("network") or "none",
+        runtime=overrides.runtime or image.labels.get(LABEL_RUNTIME, ""),
+        leave_stdin_open=overrides.leave_stdin_open,
+    )
+
+
+def _limits(resources: Mapping[str, Any], asked: Limits) -> Limits:
+    """What was asked for at start wins over what the package says."""
+    return Limits(
+        memory=resources.get("memory") if asked.memory is None else asked.memory,
+        cpus=resources.get("cpu") if asked.cpus is None else asked.cpus,
+        pids=resources.get("pids") if asked.pids is None else asked.pids,
+    )
