@@ -5,9 +5,11 @@ builder     `builder(files, steps…)` writes a context and an Agentfile, builds
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,6 @@ from traces import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 __all__ = ["Builder", "builder", "write_context"]
 
@@ -101,4 +102,9 @@ def builder(busybox_root: Path, installation: Installation, tmp_path: Path) -> I
     made = Builder(installation, tmp_path)
     yield made
     assert made.left_over() == []
+    for group in Traces.of(installation.config).cgroups:
+        with contextlib.suppress(
+            OSError
+        ):  # the installation's own may stay; it goes only when nothing is in it
+            Path(group).rmdir()
     Traces.of(installation.config).settle(installation.config, before)
