@@ -177,7 +177,10 @@ def resolve(tree: Tree, path: str, *, follow_last: bool) -> str:
         links += 1
         if links > _MAX_LINKS:
             raise InvalidArgument(
-                f"{path!r}: too many symbolic links, or a circle of them", code="too-many-links", path=path
+                f"{path!r}: too many symbolic links, or a circle of them",
+                code="too-many-links",
+                hint="remove the circle",
+                path=path,
             )
         target = tree.readlink("/".join(at))
         at.pop()
