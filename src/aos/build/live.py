@@ -77,6 +77,7 @@ class LiveProgress:
     def _end(self, vertex: int, mark: Text, said: str, style: str) -> None:
         self._running.pop(vertex, None)
         self._finished += 1
+        self._live.refresh()  # so that what is printed next does not redraw a step that has ended
         self._console.print(self._row(mark, self._labels[vertex], said, style))
 
     def _row(self, mark: Text, label: str, said: str, style: str) -> Text:
