@@ -39,6 +39,11 @@ def test_a_command_that_is_not_there(builder: Builder) -> None:
     assert "/no/such/command" in result.err
 
 
+@pytest.mark.parametrize("run", [["/etc/passwd"], {"command": "true", "user": "nobody-knows"}])
+def test_a_command_that_cannot_be_started(builder: Builder, run: object) -> None:
+    assert "could not start" in builder.build(builder.context({}, [{"run": run}]), check=10).err
+
+
 def test_a_step_whose_command_is_killed(builder: Builder) -> None:
     result = builder.build(builder.context({}, [{"run": "sh -c 'kill -9 $$'; exit $?"}]), check=10)
     assert "killed by signal 9" in result.err

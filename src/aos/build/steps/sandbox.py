@@ -27,6 +27,7 @@ __all__ = ["Command", "run_command"]
 _TAIL = 40  # lines of output kept for the error
 _PACKET = 1 << 16  # conmon's packets are at most 8 KiB and one byte
 _LONGEST_LINE = 1 << 16
+_COULD_NOT_START = ("entrypoint-not-found", "entrypoint-not-executable", "user-unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ async def run_command(task: Task, command: Command) -> None:
             lines.end()
             await _delete(task, id)
     except AosError as error:
-        if error.code not in ("entrypoint-not-found", "user-unknown"):
+        if error.code not in _COULD_NOT_START:
             raise
         raise step_failed(
             task.vertex, f"could not start: {error.message}", lines.tail, exit_code=127
