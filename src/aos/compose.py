@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from aos.registry.client import DistributionClient
     from aos.registry.exchange import Exchange
     from aos.registry.local import LocalRegistry
+    from aos.runtime.facade import RuntimeFacade
 
-__all__ = ["build", "build_services", "content_store", "exchange", "local_registry"]
+__all__ = ["build", "build_services", "content_store", "exchange", "local_registry", "runtime"]
 
 
 def content_store(config: Config) -> ContentStore:
@@ -100,3 +101,19 @@ def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:
         clock=SystemClock(),
         ids=RandomIds(),
     )
+
+
+def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
+    """Every backend of this installation, `config.runtime` by default."""
+    from aos.runtime.backends.oci.backend import OciConfig, OciRuntime
+    from aos.runtime.facade import RuntimeFacade
+
+    oci = OciConfig(
+        root=config.root,
+        state=config.state,
+        cgroup_parent=config.installation,
+        runtime=config.oci_runtime,
+        conmon=config.conmon,
+        seccomp=config.seccomp,
+    )
+    return RuntimeFacade({"oci": OciRuntime(oci, content)}, config.runtime)
