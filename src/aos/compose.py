@@ -117,3 +117,51 @@ def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
         seccomp=config.seccomp,
     )
     return RuntimeFacade({"oci": OciRuntime(oci, content)}, config.runtime)
+
+
+def serve_node(*, ready: int | None = None) -> None:
+    """Be the node's daemon until it is told to stop. `ready`: a descriptor that hears how the start went.
+
+    Without one it is in the foreground: it logs to standard error, and raises what keeps it from starting."""
+    import asyncio
+    import os
+
+    from aos.clock import SystemClock
+    from aos.config import load_config
+    from aos.errors import AlreadyExists, AosError
+    from aos.ids import RandomIds
+    from aos.kernel.journal import SqliteJournal
+    from aos.node.main import Ready, already_running, prepare, serve, single_instance
+    from aos.node.programs import PackagePrograms
+
+    word = Ready(ready)
+    try:
+        config = load_config(os.environ)
+        prepare(config, foreground=ready is None)
+        with single_instance(config):
+            content = content_store(config)
+            registry = local_registry(config, content)
+            journal = SqliteJournal(config.root / "node" / "journal.sqlite3")
+            try:
+                asyncio.run(
+                    serve(
+                        config,
+                        runtime=runtime(config, content),
+                        journal=journal,
+                        programs=PackagePrograms(content, registry),
+                        content=content,
+                        registry=registry,
+                        clock=SystemClock(),
+                        ids=RandomIds(),
+                        ready=word,
+                    )
+                )
+            finally:
+                journal.close()
+    except AosError as error:
+        if ready is None:
+            raise
+        if isinstance(error, AlreadyExists) and already_running(config):
+            word.serving()
+        else:
+            word.failed(error)

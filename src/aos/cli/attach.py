@@ -23,7 +23,7 @@ VERB = Verb(
 
 def main(args: Arguments) -> int:
     with _node.connect() as node:
-        attached, descriptors = node.open("agent.attach", agent=args["agent"])
+        attached, descriptors = node.call_with_descriptors("agent.attach", agent=args["agent"])
         answer = _node.Answer(node, "agent.wait", agent=args["agent"])
         with Session(stdin=not args["no-stdin"], terminal=attached["terminal"]) as session:
             session.signals(args["agent"])

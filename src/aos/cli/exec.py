@@ -59,7 +59,7 @@ def main(args: Arguments) -> int:
         Session(stdin=args["interactive"], terminal=args["tty"], forward=False) as session,
         _node.connect() as node,
     ):
-        made, descriptors = node.open("agent.exec", **call)
+        made, descriptors = node.call_with_descriptors("agent.exec", **call)
         answer = _node.Answer(node, "exec.start", exec=made["exec"])
         outcome = session.carry(descriptors, answer)
         if outcome == DETACHED:

@@ -43,7 +43,7 @@ def main(args: Arguments) -> int:
     printer = Printer(write_all, since=since, timestamps=args["timestamps"])
     agent = args["agent"]
     with _node.connect() as node:
-        _, descriptors = node.open("agent.logs", agent=agent)
+        _, descriptors = node.call_with_descriptors("agent.logs", agent=agent)
         log = descriptors[0]
         posix.lseek(log, 0 if tail == "all" else start_of_tail(log, int(tail)), 0)
         if args["follow"]:

@@ -58,7 +58,7 @@ def main(args: Arguments) -> int:
         print(_node.call("agent.run", **call)["agent"])
         return 0
     with Session(stdin=args["interactive"], terminal=args["tty"]) as session, _node.connect() as node:
-        started, descriptors = node.open("agent.run", **call)
+        started, descriptors = node.call_with_descriptors("agent.run", **call)
         agent = started["agent"]
         answer = _node.Answer(node, "agent.wait", agent=agent)
         session.signals(agent)

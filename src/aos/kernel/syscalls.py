@@ -1,0 +1,182 @@
+"""The calls of the kernel's socket as types: what each takes (docs/kernel.md). Unknown parameters are refused."""
+
+from __future__ import annotations
+
+import msgspec
+
+from aos.errors import AosError
+
+__all__ = ["CALLS", "PROTOCOL", "Request", "decode_params", "decode_request"]
+
+PROTOCOL = 1
+
+
+class _Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Hello(_Params, frozen=True):
+    protocol: int
+    version: str = ""
+
+
+class Nothing(_Params, frozen=True):
+    pass
+
+
+class Everything(_Params, frozen=True):
+    all: bool = False
+
+
+class OfAgent(_Params, frozen=True):
+    agent: str
+
+
+class BindMount(_Params, frozen=True):
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class LimitParams(_Params, frozen=True):
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+class RunAgent(_Params, frozen=True):
+    reference: str
+    name: str = ""
+    args: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    env: dict[str, str] = {}
+    mounts: tuple[BindMount, ...] = ()
+    limits: LimitParams = LimitParams()
+    network: str | None = None
+    runtime: str = ""
+    restart: str | None = None
+    hostname: str = ""
+    user: str = ""
+    work_dir: str = ""
+    terminal: bool = False
+    stdin: bool = False
+    attach: bool = False
+    remove: bool = False
+    dry_run: bool = False
+    rows: int | None = None
+    columns: int | None = None
+
+
+class StopAgent(_Params, frozen=True):
+    agent: str
+    timeout: float = 10.0
+
+
+class KillAgent(_Params, frozen=True):
+    agent: str
+    signal: str = "KILL"
+
+
+class RemoveAgent(_Params, frozen=True):
+    agent: str
+    force: bool = False
+
+
+class StatsOf(_Params, frozen=True):
+    agents: tuple[str, ...] | None = None
+
+
+class ExecInAgent(_Params, frozen=True):
+    agent: str
+    args: tuple[str, ...]
+    env: dict[str, str] = {}
+    user: str = ""
+    work_dir: str = ""
+    terminal: bool = False
+    stdin: bool = False
+    rows: int | None = None
+    columns: int | None = None
+
+
+class StartExec(_Params, frozen=True):
+    exec: str
+
+
+class WatchEvents(_Params, frozen=True):
+    since: int | None = None
+    follow: bool = False
+
+
+CALLS: dict[str, type[_Params]] = {
+    "node.hello": Hello,
+    "node.status": Nothing,
+    "node.stop": Nothing,
+    "node.df": Nothing,
+    "node.prune": Everything,
+    "runtime.info": Nothing,
+    "agent.run": RunAgent,
+    "agent.list": Everything,
+    "agent.inspect": OfAgent,
+    "agent.stop": StopAgent,
+    "agent.kill": KillAgent,
+    "agent.remove": RemoveAgent,
+    "agent.wait": OfAgent,
+    "agent.attach": OfAgent,
+    "agent.logs": OfAgent,
+    "agent.stats": StatsOf,
+    "agent.exec": ExecInAgent,
+    "exec.start": StartExec,
+    "events.watch": WatchEvents,
+}
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A JSON-RPC 2.0 request."""
+
+    jsonrpc: str
+    method: str
+    id: int | str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class BadRequest(AosError):
+    """A message that JSON-RPC itself refuses; `rpc_code` is the specification's."""
+
+    kind, exit_code, default_code = "InvalidArgument", 2, "request-invalid"
+
+    def __init__(self, message: str, rpc_code: int, *, code: str, hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.rpc_code = rpc_code
+
+
+_request = msgspec.json.Decoder(Request).decode
+
+
+def decode_request(line: bytes) -> Request:
+    """BadRequest: -32700 `request-not-json`, -32600 `request-invalid`, -32601 `method-unknown`."""
+    try:
+        request = _request(line)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"not a JSON-RPC 2.0 request: {error}", -32600, code="request-invalid") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"not JSON: {error}", -32700, code="request-not-json") from error
+    if request.jsonrpc != "2.0":
+        raise BadRequest(
+            f"'jsonrpc' must be \"2.0\", not {request.jsonrpc!r:.20}", -32600, code="request-invalid"
+        )
+    if request.method not in CALLS:
+        raise BadRequest(
+            f"no method {request.method!r:.60}",
+            -32601,
+            code="method-unknown",
+            hint="docs/kernel.md lists them; a newer client needs a newer node (`aos node restart`)",
+        )
+    return request
+
+
+def decode_params(request: Request) -> _Params:
+    """BadRequest -32602 `params-invalid` says which parameter is wrong, and why."""
+    try:
+        return msgspec.json.decode(request.params, type=CALLS[request.method])
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        raise BadRequest(f"{request.method}: {error}", -32602, code="params-invalid") from error

@@ -1,0 +1,95 @@
+"""What takes space, and giving back what nothing uses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aos.content.gc import collect
+from aos.kernel.process.records import AgentState
+from aos.oci.digest import Digest
+from aos.package import package_children
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from aos.content.store import ContentStore
+    from aos.node.node import Node
+    from aos.registry.protocol import PackageRegistry
+
+__all__ = ["Housekeeping"]
+
+_CACHE_OWNER = "build-cache"
+
+
+class Housekeeping:
+    def __init__(self, node: Node, content: ContentStore, registry: PackageRegistry, root: Path) -> None:
+        self._node = node
+        self._content = content
+        self._registry = registry
+        self._root = root
+
+    async def sizes(self) -> dict[str, dict[str, int]]:
+        """Count and bytes on disk by kind."""
+        return await asyncio.to_thread(self._sizes)
+
+    def _sizes(self) -> dict[str, dict[str, int]]:
+        blobs = list(self._content.blobs.list())
+        packages = self._registry.list()
+        sandboxes = self._root / "sandboxes"
+        journal = self._node.journal.info()
+        return {
+            "packages": {"count": len(packages), "bytes": sum(entry.size for entry in packages)},
+            "blobs": {"count": len(blobs), "bytes": sum(blob.size for blob in blobs)},
+            "unpacked layers": {
+                "count": sum(1 for _ in self._content.snapshots.directory.iterdir()),
+                "bytes": self._content.snapshots.size(),
+            },
+            "sandboxes": {
+                "count": sum(1 for _ in sandboxes.iterdir()) if sandboxes.exists() else 0,
+                "bytes": _tree_size(sandboxes),
+            },
+            "journal": {"count": journal.events, "bytes": journal.bytes},
+        }
+
+    async def prune(self, *, everything: bool) -> dict[str, Any]:
+        """Remove agents that have finished, and content that no package, agent or build-cache entry needs;
+        with `everything` also the build cache."""
+        agents = []
+        for agent in list(self._node.machine.state.agents.values()):
+            if agent.state is AgentState.EXITED:
+                await self._node.commit(
+                    self._node.machine.remove(agent.id, force=False, at=self._node.clock.now())
+                )
+                agents.append(agent.id)
+        kept = [Digest(agent.program.digest) for agent in self._node.machine.state.agents.values()]
+        collected = await asyncio.to_thread(self._collect, kept, everything)
+        return {
+            "agents": agents,
+            "blobs": collected.blobs,
+            "unpacked_layers": collected.snapshots,
+            "bytes": collected.bytes,
+        }
+
+    def _collect(self, kept: list[Digest], everything: bool) -> Any:
+        if everything:
+            for pin in self._content.pins.list():
+                if pin.owner == _CACHE_OWNER:
+                    self._content.pins.remove(pin.owner, pin.name)
+
+        def roots() -> Iterable[Digest]:
+            # Agents that are created while this runs have packages that a reference names.
+            return [*kept, *(entry.digest for entry in self._registry.list())]
+
+        return collect(self._content, roots, package_children(self._content.blobs))
+
+
+def _tree_size(tree: Path) -> int:
+    total = 0
+    for path in tree.rglob("*"):
+        try:
+            total += path.lstat().st_blocks * 512
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,37 @@
+"""The last lines of a sandbox's log, for its exit record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_tail"]
+
+_LINES = 10
+_BYTES = 2048
+"""Of text; the read behind it is larger by what the log's prefixes take."""
+
+
+def read_tail(log: Path) -> str:
+    """At most ten lines and 2 KiB; empty when there is no log. The log's format is Kubernetes CRI."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 4 * _BYTES))
+            raw = file.read()
+    except OSError:
+        return ""
+    text: list[str] = []
+    partial = ""
+    for line in raw.decode(errors="replace").splitlines():
+        fields = line.split(" ", 3)
+        if len(fields) < 4 or fields[2] not in ("P", "F"):
+            continue  # the first line may be cut
+        partial += fields[3]
+        if fields[2] == "F":
+            text.append(partial)
+            partial = ""
+    if partial:
+        text.append(partial)
+    return "\n".join(text[-_LINES:])[-_BYTES:]

@@ -1,0 +1,113 @@
+"""Programs from packages: a reference becomes what an agent runs, and that becomes its sandbox's specification."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from aos.errors import InvalidArgument
+from aos.kernel.process.records import Program
+from aos.oci.digest import Digest
+from aos.package import load_package
+from aos.runtime.spec import Limits, Mount
+from aos.runtime.to_agent_spec import Overrides, to_agent_spec
+
+if TYPE_CHECKING:
+    from aos.content.store import ContentStore
+    from aos.kernel.syscalls import RunAgent
+    from aos.package import Package
+    from aos.registry.protocol import PackageRegistry
+    from aos.runtime.spec import AgentSpec, NetworkMode
+
+__all__ = ["PackagePrograms"]
+
+_KEPT = 64
+"""Packages whose facts stay in memory."""
+
+
+class PackagePrograms:
+    def __init__(self, content: ContentStore, registry: PackageRegistry) -> None:
+        self._content = content
+        self._registry = registry
+        self._packages: OrderedDict[Digest, Package] = OrderedDict()
+
+    async def program(self, call: RunAgent) -> tuple[Program, str]:
+        """What `agent.run` asked for, with its reference resolved once; and the restart policy."""
+        digest = await asyncio.to_thread(self._registry.resolve, call.reference)
+        package = await self._package(digest)
+        overrides = msgspec.to_builtins(call)
+        for transient in ("reference", "name", "attach", "remove", "dry_run", "rows", "columns", "restart"):
+            overrides.pop(transient)
+        spec = to_agent_spec(package, _overrides(overrides, ""))
+        _check_network(spec.network)
+        restart = call.restart or (package.definition or {}).get("restart") or "never"
+        if restart not in ("never", "on-failure"):
+            raise InvalidArgument(
+                f"no restart policy {restart!r}", code="restart-unknown", hint="never, on-failure"
+            )
+        return (
+            Program(
+                reference=call.reference,
+                digest=digest,
+                package_name=package.name,
+                package_version=package.version,
+                command=spec.process.args,
+                runtime=spec.runtime,
+                overrides=overrides,
+                stop_signal=package.image.stop_signal.removeprefix("SIG") or "TERM",
+                terminal=call.terminal,
+            ),
+            restart,
+        )
+
+    async def spec(self, program: Program, hostname: str) -> AgentSpec:
+        package = await self._package(Digest(program.digest))
+        return to_agent_spec(package, _overrides(program.overrides, hostname))
+
+    async def _package(self, digest: Digest) -> Package:
+        found = self._packages.get(digest)
+        if found is None:
+            found = await asyncio.to_thread(load_package, self._content.blobs, digest)
+            self._packages[digest] = found
+            if len(self._packages) > _KEPT:
+                self._packages.popitem(last=False)
+        self._packages.move_to_end(digest)
+        return found
+
+
+def _overrides(raw: dict[str, Any], hostname: str) -> Overrides:
+    """From the call's words, as the journal keeps them."""
+    limits = raw.get("limits") or {}
+    args, entrypoint = raw.get("args"), raw.get("entrypoint")
+    return Overrides(
+        args=None if args is None else tuple(args),
+        entrypoint=None if entrypoint is None else tuple(entrypoint),
+        env=tuple((raw.get("env") or {}).items()),
+        mounts=tuple(
+            Mount("bind", one["target"], Path(one["source"]), one.get("read_only", False))
+            for one in raw.get("mounts") or ()
+        ),
+        limits=Limits(limits.get("memory"), limits.get("cpus"), limits.get("pids")),
+        network=cast("NetworkMode | None", raw.get("network")),
+        runtime=raw.get("runtime") or "",
+        hostname=raw.get("hostname") or hostname,
+        user=raw.get("user") or "",
+        work_dir=raw.get("work_dir") or "",
+        terminal=bool(raw.get("terminal")),
+        stdin=bool(raw.get("stdin")),
+        leave_stdin_open=bool(raw.get("leave_stdin_open")),
+    )
+
+
+def _check_network(mode: str) -> None:
+    if mode not in ("none", "host"):
+        raise InvalidArgument(
+            f"no network mode {mode!r}",
+            code="network-unknown",
+            hint="none (loopback only), host",
+            network=mode,
+        )
