@@ -282,6 +282,7 @@ class Node:
         try:
             agent = self.machine.find(text)
         except NotFound:
+            await self.journal.append([])  # its removal may be on the way to the disk
             if (record := self.journal.last_exit(text)) is None:
                 raise
             return record
