@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,29 +169,6 @@ def test_a_full_disk_is_told_and_leaves_nothing(builder: Builder, tmp_path: Path
         assert list((small / "root/content/ingest").iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
-
-
-def test_an_ordinary_user_is_refused_with_a_hint(builder: Builder) -> None:
-    home = Path(tempfile.mkdtemp(prefix="aos-user-", dir="/tmp"))
-    try:
-        shutil.copytree(builder.context({}, [{"run": "true > /x"}], base="scratch"), home / "context")
-        for path in (home, *home.rglob("*")):
-            os.chown(path, 65534, 65534)
-        environ = {"AOS_ROOT": str(home / "root"), "AOS_STATE": str(home / "state"), "HOME": str(home)}
-        done = subprocess.run(
-            builder.aos.command("build", home / "context"),
-            env={**builder.aos.environment(), **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            user=65534,
-            group=65534,
-            extra_groups=[],
-        )
-    finally:
-        shutil.rmtree(home)
-    assert done.returncode == 5, done.stderr
-    assert "sudo aos build" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 10)])

@@ -17,7 +17,7 @@ from aos.build.plugins import BuildPlugin, Plugins, PluginTask
 from aos.build.progress import Cached, Event, Finished, Output
 from aos.clock import SystemClock
 from aos.content.store import ContentStore
-from aos.errors import Aborted, AosError, InvalidArgument, NotFound
+from aos.errors import Aborted, AosError, FailedPrecondition, InvalidArgument, NotFound
 from aos.ids import RandomIds
 from aos.registry.local import LocalRegistry
 
@@ -149,6 +149,20 @@ def test_a_plugin_that_fails(
     assert words in caught.value.message
     work = tmp_path / "build/work"
     assert not work.exists() or list(work.iterdir()) == []
+
+
+def test_an_ordinary_user_is_refused_with_a_hint_unless_nothing_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(FailedPrecondition) as caught:
+        _build(tmp_path, Motto(), text="hello")
+    assert caught.value.code == "needs-root"
+    assert "sudo aos build" in (caught.value.hint or "")
+    monkeypatch.undo()
+    _build(tmp_path, Motto(), text="hello")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert _build(tmp_path, Motto(), text="hello")[1].count(Cached) == 1
 
 
 def test_an_entry_point_is_found_and_an_unknown_name_lists_what_there_is(

@@ -151,8 +151,8 @@ def debian_root() -> object:
 
 
 @pytest.mark.network
-def test_pip_without_a_network_gives_one_digest(debian_root: Path, tmp_path: Path) -> None:
-    requires_root()
+def test_installing_gives_one_digest_and_keeps_nothing_of_the_host(debian_root: Path, tmp_path: Path) -> None:
+    """pip without a network, from wheels of the host; apt with one."""
     _wheel(tmp_path / "wheels")
     digests = set()
     for number, where in enumerate((HERE, THERE)):
@@ -162,23 +162,30 @@ def test_pip_without_a_network_gives_one_digest(debian_root: Path, tmp_path: Pat
             {"requirements.txt": "-r more.txt\n", "more.txt": "aosprobe==1.0\n"},
             [
                 {"install": {"pip": {"requirements": "requirements.txt"}, "network": False}},
-                {"run": "aosprobe > /probe && test ! -e /.aos-build && python3 -m aosprobe"},
+                {"install": {"apt": ["bc"]}},
+                {"run": "aosprobe > /probe && test ! -e /.aos-build && echo 6*7 | bc > /answer"},
             ],
             base="hello:1.0.0",
             name=f"context{number}",
         )
+        environ = {"PIP_FIND_LINKS": str(tmp_path / "wheels"), "UV_NO_CONFIG": "1"}
         try:
-            digests.add(
-                _build(
-                    installation, context, where, PIP_FIND_LINKS=str(tmp_path / "wheels"), UV_NO_CONFIG="1"
-                )
-            )
+            digests.add(_build(installation, context, where, **environ))
             layout = tmp_path / f"layout{number}"
             installation("build", "-o", layout, context)
-            secrets = _names(layout)
-            assert not [name for name in secrets if "wheels" in name or ".aos-build" in name]
         finally:
             shutil.rmtree(installation.root.parent)
+        names = _names(layout)
+        assert {"usr/bin/bc", "answer", "probe", "usr/local/bin/aosprobe"} <= set(names)
+        kept = (
+            "var/log/dpkg.log",
+            "var/lib/apt/lists/",
+            "apt/archives/",
+            ".aos-build",
+            "usr/sbin/policy-rc.d",
+        )
+        assert not [name for name in names if any(word in name for word in kept)]
+        assert not [path for path in layout.rglob("*") if path.is_file() and b"/wheels" in path.read_bytes()]
     assert len(digests) == 1
 
 
