@@ -58,11 +58,9 @@ def load_seccomp(path: str, capabilities: Collection[str]) -> dict[str, Any]:
 
 def _convert(raw: dict[str, Any], capabilities: Collection[str]) -> dict[str, Any]:
     machine = os.uname().machine
-    native = _ARCHITECTURES.get(machine)
-    architectures: list[str] = []
-    for entry in raw.get("archMap", []):
-        if entry["architecture"] == native:
-            architectures = [entry["architecture"], *entry.get("subArchitectures", [])]
+    # The machine's own calls alone: without its 32-bit ones there is less kernel to attack, and a third less
+    # filter to compile at each start (docs/decisions/0009-native-system-calls.md).
+    architectures = [_ARCHITECTURES[machine]] if machine in _ARCHITECTURES else []
     converted: dict[str, Any] = {"defaultAction": raw["defaultAction"], "syscalls": []}
     if "defaultErrnoRet" in raw:
         converted["defaultErrnoRet"] = raw["defaultErrnoRet"]

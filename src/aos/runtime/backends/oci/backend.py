@@ -67,6 +67,9 @@ _TOOL_SECONDS = 30.0
 _KILL_SECONDS = 10.0
 """How long a killed sandbox may take to be gone."""
 _OPEN_FILES = 1_048_576
+_ENROLL_SECONDS = 0.2
+"""How long after its creation conmon joins its sandbox's cgroup. Moving a process waits for a grace period of the
+kernel in each hierarchy, 12 ms in all on version 1, and holds up every fork meanwhile: not on the start path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,6 @@ class OciRuntime:
                 leave_stdin_open=spec.leave_stdin_open,
                 exec_spec=None,
                 overlay=Overlay(self._content.snapshots.directory, layers, upper, work, directory / "rootfs"),
-                enroll=lambda pid: self._cgroups.add(group, pid),
             )
             record = Record(
                 conmon.pid,
@@ -242,11 +244,11 @@ class OciRuntime:
         state = self._state(id)
         if not state.can_start():
             raise _wrong_state(id, state, "start")
+        record = Record.read(self._sandboxes / id)
+        assert record is not None  # a created sandbox has one
         code, said = await self._tool("start", id)
         if code != 0:
-            record = Record.read(self._sandboxes / id)
-            layers = [Path(layer) for layer in record.layers] if record else []
-            raise failure(said, None, LayerTree(layers))
+            raise failure(said, None, LayerTree([Path(layer) for layer in record.layers]))
 
     # How it ends.
 
@@ -268,7 +270,12 @@ class OciRuntime:
     async def _collect(self, id: SandboxId, record: Record) -> ExitStatus:
         """Wait for conmon's end, then put together and keep how the sandbox ended."""
         directory, group = self._sandboxes / id, self._group(id)
-        await _until_gone(record)
+        loop = asyncio.get_running_loop()
+        enrolling = loop.call_later(_ENROLL_SECONDS, loop.run_in_executor, None, self._enroll, group, record)
+        try:
+            await _until_gone(record)
+        finally:
+            enrolling.cancel()
         if (status := read_status(directory)) is not None:
             return status
         written = read_exit_file(directory)
@@ -297,6 +304,12 @@ class OciRuntime:
         with contextlib.suppress(FileNotFoundError):
             write_status(directory, status)
         return status
+
+    def _enroll(self, group: str, record: Record) -> None:
+        """Put conmon into the sandbox's cgroup; see _ENROLL_SECONDS."""
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if record.conmon_lives():
+                self._cgroups.add(group, record.conmon)
 
     async def signal(self, id: SandboxId, signum: signal.Signals, *, everyone: bool = False) -> None:
         state = self._state(id)
@@ -365,7 +378,6 @@ class OciRuntime:
                 leave_stdin_open=False,
                 exec_spec=bundle / "process.json",
                 overlay=None,
-                enroll=lambda pid: self._cgroups.add(self._group(id), pid),
             )
         except BaseException:
             _remove_tree(bundle)

@@ -20,7 +20,6 @@ from aos.errors import Internal, NotFound
 from aos.runtime.backends.oci.launch import Overlay, spawn, wait_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from aos.runtime.spec import ProcessSpec
@@ -61,9 +60,8 @@ class Conmon:
         leave_stdin_open: bool,
         exec_spec: Path | None,
         overlay: Overlay | None,
-        enroll: Callable[[int], None],
     ) -> Conmon:
-        """Start it, and put it into its cgroup by `enroll(pid)` before it does anything."""
+        """Start it; an exec waits for `release`."""
         (bundle / EXIT).mkdir(exist_ok=True)
         argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime, "-b", str(bundle)]
         argv += [
@@ -114,12 +112,7 @@ class Conmon:
         for fd in ours[1:]:
             os.set_blocking(fd, False)
         started = cls(pid, *ours)
-        try:
-            enroll(pid)
-            os.write(start, b"\n")
-        except BaseException:
-            started.kill()
-            raise
+        os.write(start, b"\n")
         return started
 
     async def created(self) -> int:
