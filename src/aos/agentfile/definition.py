@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar
+
+from aos.errors import InvalidArgument
 
 __all__ = [
     "Copy",
@@ -23,6 +25,8 @@ __all__ = [
     "Stage",
     "Step",
 ]
+
+_T = TypeVar("_T")
 
 RestartPolicy = Literal["never", "on-failure"]
 
@@ -140,10 +144,63 @@ class Definition:
     def final(self) -> Stage:
         return self.stages[-1]
 
-    def to_json(self) -> dict[str, object]:
-        """The canonical form; `from_json(to_json())` gives the same definition."""
-        raise NotImplementedError  # filled with the room
+    def to_json(self) -> dict[str, Any]:
+        """The canonical form; `from_json(to_json())` gives the same definition, but for `Stage.location`."""
+        return _to_json(self)
 
     @classmethod
-    def from_json(cls, raw: dict[str, object]) -> Definition:
-        raise NotImplementedError  # filled with the room
+    def from_json(cls, raw: dict[str, Any]) -> Definition:
+        """What `to_json` wrote; raise InvalidArgument (`definition-invalid`) for anything else."""
+        try:
+            return cls(
+                metadata=_build(Metadata, raw["metadata"]),
+                stages=tuple(
+                    _build(Stage, {**stage, "steps": [_step(step) for step in stage.get("steps", ())]})
+                    for stage in raw["stages"]
+                ),
+                config=_build(ImageConfig, raw.get("config", {})),
+                entrypoint=_build(Entrypoint, raw.get("entrypoint", {})),
+                resources=_build(Resources, raw.get("resources", {})),
+                network=raw.get("network", "none"),
+                restart=raw.get("restart", "never"),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InvalidArgument(f"not a definition: {error!r}", code="definition-invalid") from error
+
+
+_KINDS: dict[str, type[Step]] = {"copy": Copy, "install": Install, "run": Run, "plugin": Plugin}
+_MAPS = frozenset({"labels", "env", "image", "options"})
+"""Fields that are pairs here and objects in JSON, in the same order: an environment's is its own."""
+
+
+def _to_json(value: Any) -> dict[str, Any]:
+    """Fields that differ from their default, `kind` always; `location` never."""
+    out: dict[str, Any] = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if field.name == "location" or (item == field.default and field.name != "kind"):
+            continue
+        if is_dataclass(item):
+            nested = _to_json(item)
+            if nested:
+                out[field.name] = nested
+        elif field.name in _MAPS:
+            out[field.name] = dict(item)
+        elif isinstance(item, tuple):
+            out[field.name] = [_to_json(one) if is_dataclass(one) else one for one in item]
+        else:
+            out[field.name] = item
+    return out
+
+
+def _build(cls: type[_T], raw: dict[str, Any]) -> _T:
+    def value(name: str, item: Any) -> Any:
+        if name in _MAPS:
+            return tuple(item.items())
+        return tuple(item) if isinstance(item, list) else item
+
+    return cls(**{name: value(name, item) for name, item in raw.items()})
+
+
+def _step(raw: dict[str, Any]) -> Step:
+    return _build(_KINDS[raw["kind"]], raw)

@@ -1,0 +1,213 @@
+"""From a document to a Definition: every field of the language, section by section."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, get_args
+
+import yaml
+
+from aos.agentfile.definition import (
+    Definition,
+    Entrypoint,
+    ImageConfig,
+    Metadata,
+    Resources,
+    RestartPolicy,
+    Stage,
+)
+from aos.agentfile.quantities import parse_cpu, parse_memory
+from aos.agentfile.stages import Declared, arrange
+from aos.agentfile.steps import read_step
+from aos.agentfile.walk import Walk
+
+if TYPE_CHECKING:
+    from aos.agentfile.document import Document
+    from aos.agentfile.walk import Fields
+
+__all__ = ["FIELDS", "read_definition"]
+
+API_VERSION, KIND = "aos.io/v1", "AgentPackage"
+FIELDS = (
+    *("apiVersion", "kind", "metadata", "extends", "from", "config", "steps", "stages", "dependencies"),
+    *("resources", "entrypoint", "health", "restart", "hooks", "network", "secrets", "memory", "ipc"),
+)
+_LATER = ("extends", "dependencies", "health", "hooks", "secrets", "memory", "ipc")
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_STAGE = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+# https://semver.org/spec/v2.0.0.html
+_PRE = r"(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
+_VERSION = re.compile(
+    rf"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-{_PRE}(\.{_PRE})*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?"
+)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_OURS = "aos.openos.dev/"
+
+
+def read_definition(document: Document) -> Definition:
+    """Raise AgentfileError with every problem there is."""
+    walk = Walk(document)
+    fields = walk.mapping(document.root, "an Agentfile", FIELDS, ("apiVersion", "kind", "metadata"))
+    if fields is None:
+        walk.finish()
+        raise AssertionError("a problem was noted")
+    for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if name in fields:
+            text = walk.string(fields[name], name)
+            if text is not None and text != expected:
+                walk.note(fields[name], f"{name} must be {expected}, not {text!r:.60}")
+    for name in _LATER:
+        if name in fields and not _is_empty(fields[name]):
+            walk.later(fields[name], name)
+    metadata = _metadata(walk, fields["metadata"]) if "metadata" in fields else None
+    config = _config(walk, fields["config"]) if "config" in fields else ImageConfig()
+    entrypoint = _entrypoint(walk, fields["entrypoint"]) if "entrypoint" in fields else Entrypoint()
+    resources = _resources(walk, fields["resources"]) if "resources" in fields else Resources()
+    network = _network(walk, fields["network"]) if "network" in fields else "none"
+    restart = "never"
+    if "restart" in fields:
+        policies = ("always", "unless-stopped")
+        restart = walk.choice(fields["restart"], "restart", get_args(RestartPolicy), policies) or "never"
+    stages = arrange(walk, _stages(walk, fields, document))
+    walk.finish()
+    assert metadata is not None
+    return Definition(
+        metadata,
+        stages,
+        config,
+        entrypoint,
+        resources,
+        "host" if network == "host" else "none",
+        "on-failure" if restart == "on-failure" else "never",
+    )
+
+
+def _metadata(walk: Walk, node: yaml.Node) -> Metadata | None:
+    fields = walk.mapping(node, "metadata", ("name", "version", "description", "labels"), ("name", "version"))
+    if fields is None or "name" not in fields or "version" not in fields:
+        return None
+    name = walk.string(fields["name"], "metadata.name", empty=False)
+    if name is not None and (not _NAME.fullmatch(name) or len(name) > 128):
+        hint = "lower-case letters and digits, separated by '.', '_' or '-'; at most 128"
+        walk.note(fields["name"], f"{name!r:.60} cannot name a package", hint=hint)
+    version = walk.string(fields["version"], "metadata.version", empty=False)
+    if version is not None and not _VERSION.fullmatch(version):
+        walk.note(
+            fields["version"],
+            f"{version!r:.60} is not a semantic version",
+            hint="three numbers, such as 1.10.0, with an optional -prerelease and +build (semver.org)",
+        )
+    description = (
+        walk.string(fields["description"], "metadata.description") if "description" in fields else ""
+    )
+    labels = walk.string_map(fields["labels"], "metadata.labels") if "labels" in fields else ()
+    for key, _ in labels:
+        if key.startswith(_LABEL_OURS) and key != _LABEL_OURS + "runtime":
+            walk.note(fields["labels"], f"the label {key!r:.80} belongs to aos", hint="choose another name")
+    return Metadata(name or "", version or "", description or "", tuple(sorted(labels)))
+
+
+def _config(walk: Walk, node: yaml.Node) -> ImageConfig:
+    fields = walk.mapping(node, "config", ("env", "workDir", "image", "user")) or {}
+    env = walk.string_map(fields["env"], "config.env") if "env" in fields else ()
+    for key, _ in env:
+        if not _VARIABLE.fullmatch(key):
+            walk.note(fields["env"], f"{key!r:.60} cannot name a variable", hint="letters, digits and '_'")
+    work_dir = walk.string(fields["workDir"], "config.workDir", empty=False) if "workDir" in fields else ""
+    if work_dir and not work_dir.startswith("/"):
+        walk.note(fields["workDir"], "config.workDir must be absolute", hint=f"such as /{work_dir}")
+    user = walk.string(fields["user"], "config.user", empty=False) if "user" in fields else ""
+    image: tuple[tuple[str, str], ...] = ()
+    if "image" in fields:
+        inner = walk.mapping(fields["image"], "config.image", ("StopSignal",)) or {}
+        if "StopSignal" in inner and (signal := walk.string(inner["StopSignal"], "config.image.StopSignal")):
+            if not re.fullmatch(r"SIG[A-Z0-9+-]+|[0-9]{1,2}", signal):
+                walk.note(inner["StopSignal"], f"{signal!r:.40} is not a signal", hint="such as SIGTERM")
+            image = (("StopSignal", signal),)
+    return ImageConfig(env, work_dir or "", user or "", image)
+
+
+def _entrypoint(walk: Walk, node: yaml.Node) -> Entrypoint:
+    if isinstance(node, yaml.SequenceNode):
+        walk.note(node, "entrypoint must be a mapping", hint="entrypoint: {command: [...], args: [...]}")
+        return Entrypoint()
+    fields = walk.mapping(node, "entrypoint", ("command", "args")) or {}
+    found = {}
+    for name in ("command", "args"):
+        if name not in fields:
+            continue
+        if isinstance(fields[name], yaml.ScalarNode):
+            walk.note(
+                fields[name],
+                f"entrypoint.{name} must be a list: nothing splits it at spaces",
+                hint='such as [python3, main.py], or ["/bin/sh", "-c", "…"] for a shell',
+            )
+            continue
+        found[name] = walk.strings(fields[name], f"entrypoint.{name}")
+    return Entrypoint(found.get("command", ()), found.get("args", ()))
+
+
+def _resources(walk: Walk, node: yaml.Node) -> Resources:
+    fields = walk.mapping(node, "resources", ("cpu", "memory", "gpu", "pids")) or {}
+    if "gpu" in fields:
+        walk.later(fields["gpu"], "resources.gpu")
+    return Resources(
+        cpu=walk.amount(fields["cpu"], "resources.cpu", parse_cpu) if "cpu" in fields else None,
+        memory=walk.amount(fields["memory"], "resources.memory", parse_memory)
+        if "memory" in fields
+        else None,
+        pids=walk.integer(fields["pids"], "resources.pids", least=1) if "pids" in fields else None,
+    )
+
+
+def _network(walk: Walk, node: yaml.Node) -> str | None:
+    if isinstance(node, yaml.MappingNode):
+        fields = walk.mapping(node, "network", ("mode", "egress", "ports", "bandwidth")) or {}
+        for name in ("egress", "ports", "bandwidth"):
+            if name in fields:
+                walk.later(fields[name], f"network.{name}")
+        return (
+            walk.choice(fields["mode"], "network.mode", ("none", "host"), ("bridge",))
+            if "mode" in fields
+            else None
+        )
+    return walk.choice(node, "network", ("none", "host"), ("bridge",))
+
+
+def _stages(walk: Walk, fields: Fields, document: Document) -> list[Declared]:
+    declared: list[Declared] = []
+    for node in walk.items(fields["stages"], "stages") if "stages" in fields else ():
+        inner = walk.mapping(node, "a stage", ("name", "from", "dependsOn", "steps"), ("name", "from"))
+        if inner is None or "name" not in inner or "from" not in inner:
+            continue
+        name = walk.string(inner["name"], "the stage's name", empty=False)
+        if name is not None and (not _STAGE.fullmatch(name) or name == "scratch"):
+            walk.note(inner["name"], f"{name!r:.60} cannot name a stage", hint="a letter, then a-z 0-9 _ . -")
+        declared.append(_stage(walk, node, name or "", inner))
+    if "from" in fields or "steps" in fields:
+        if "from" not in fields:
+            walk.note(
+                fields["steps"], "steps need a 'from' beside them", code="missing-field", hint="from: scratch"
+            )
+        declared.append(_stage(walk, fields.get("from", document.root), "", fields))
+    if not declared and not walk.problems:
+        walk.note(
+            document.root,
+            "there is nothing to build",
+            code="missing-field",
+            hint="give it 'from' and 'steps', or 'stages'",
+        )
+    return declared
+
+
+def _stage(walk: Walk, node: yaml.Node, name: str, fields: Fields) -> Declared:
+    base = walk.string(fields["from"], "from", empty=False) if "from" in fields else None
+    depends = walk.strings(fields["dependsOn"], "dependsOn") if "dependsOn" in fields else ()
+    nodes = walk.items(fields["steps"], "steps") if "steps" in fields else []
+    steps = [(item, read_step(walk, item)) for item in nodes]
+    stage = Stage(name, base or "", depends, tuple(step for _, step in steps if step), walk.place(node))
+    return Declared(stage, node, fields, [(item, step) for item, step in steps if step])
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.CollectionNode) and not node.value

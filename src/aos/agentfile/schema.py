@@ -1,0 +1,164 @@
+"""The language as JSON Schema 2020-12, for editors and for other tools. The reader (read.py) says the same, and more.
+
+Fields that this version refuses are in it, described as such: they are part of the language.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["SCHEMA"]
+
+_LATER = "Not supported yet: this version refuses it."
+_TEXT = {"type": "string", "minLength": 1}
+_TEXTS = {"type": "array", "items": _TEXT}
+_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+def _object(properties: dict[str, Any], required: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False, **more}
+    if required:
+        out["required"] = list(required)
+    return out
+
+
+_COMMAND = {"oneOf": [{**_TEXT, "description": "For /bin/sh -c."}, {**_TEXTS, "minItems": 1}]}
+
+_COPY = _object(
+    {
+        "src": {"oneOf": [_TEXT, {**_TEXTS, "minItems": 1}], "description": "Paths of the context; globs."},
+        "dest": {**_TEXT, "description": "Ends in '/': a directory."},
+        "from": {**_TEXT, "description": "A stage to copy from instead of the context."},
+        "owner": {"type": ["string", "integer"], "description": "uid or uid:gid (default 0:0)."},
+        "mode": {"type": ["string", "integer"], "description": 'Octal, such as "0755".'},
+    },
+    ("src", "dest"),
+)
+_PACKAGES = {"packages": _TEXTS, "network": {"type": "boolean"}}
+_INSTALL = _object(
+    {
+        "pip": {
+            "oneOf": [
+                {**_TEXTS, "minItems": 1},
+                _object(
+                    {
+                        **_PACKAGES,
+                        "requirements": {**_TEXT, "description": "A requirements file of the context."},
+                    },
+                    minProperties=1,
+                ),
+            ]
+        },
+        "apt": {"oneOf": [{**_TEXTS, "minItems": 1}, _object(_PACKAGES, ("packages",))]},
+        "npm": {"description": _LATER},
+        "network": {"type": "boolean", "default": True},
+    },
+    oneOf=[{"required": ["pip"]}, {"required": ["apt"]}, {"required": ["npm"]}],
+)
+_RUN = {
+    "oneOf": [
+        *_COMMAND["oneOf"],
+        _object(
+            {
+                "command": _COMMAND,
+                "env": _MAP,
+                "user": _TEXT,
+                "workDir": _TEXT,
+                "network": {"type": "boolean", "default": False},
+                **{name: {"description": _LATER} for name in ("cache", "secrets", "mounts", "ssh")},
+            },
+            ("command",),
+        ),
+    ]
+}
+_PLUGIN_NAME = {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,62}$"}
+_PLUGIN = {"oneOf": [_PLUGIN_NAME, _object({"name": _PLUGIN_NAME, "with": {"type": "object"}}, ("name",))]}
+_STEP = _object(
+    {"copy": _COPY, "install": _INSTALL, "run": _RUN, "plugin": _PLUGIN}, minProperties=1, maxProperties=1
+)
+_STEPS = {"type": "array", "items": _STEP}
+_FROM = {**_TEXT, "description": "scratch, a stage, a package or image reference, or oci:DIR[:TAG]."}
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$id": "https://openos.dev/schemas/agentfile/v1.json",
+    "title": "Agentfile",
+    "description": "What an author writes; `aos build` makes an agent package of it.",
+    **_object(
+        {
+            "apiVersion": {"const": "aos.io/v1"},
+            "kind": {"const": "AgentPackage"},
+            "metadata": _object(
+                {
+                    "name": {
+                        "type": "string",
+                        "maxLength": 128,
+                        "pattern": r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$",
+                    },
+                    "version": {"type": "string", "description": "Semantic version 2.0.0."},
+                    "description": {"type": "string"},
+                    "labels": _MAP,
+                },
+                ("name", "version"),
+            ),
+            "from": _FROM,
+            "steps": _STEPS,
+            "stages": {
+                "type": "array",
+                "description": "Without a top-level 'from', the last one is the package.",
+                "items": _object(
+                    {
+                        "name": {"type": "string", "pattern": "^[a-z][a-z0-9_.-]{0,62}$"},
+                        "from": _FROM,
+                        "dependsOn": _TEXTS,
+                        "steps": _STEPS,
+                    },
+                    ("name", "from"),
+                ),
+            },
+            "config": _object(
+                {
+                    "env": _MAP,
+                    "workDir": {"type": "string", "pattern": "^/"},
+                    "user": _TEXT,
+                    "image": _object({"StopSignal": {"type": "string"}}),
+                }
+            ),
+            "entrypoint": _object({"command": _TEXTS, "args": _TEXTS}),
+            "resources": _object(
+                {
+                    "cpu": {"type": ["number", "string"], "description": "CPUs: 1.5, 2, 500m."},
+                    "memory": {"type": ["integer", "string"], "description": "Bytes, or 512Mi, 1G."},
+                    "pids": {"type": "integer", "minimum": 1},
+                    "gpu": {"description": _LATER},
+                }
+            ),
+            "network": {
+                "oneOf": [
+                    {"enum": ["none", "host", "bridge"]},
+                    _object(
+                        {
+                            "mode": {"enum": ["none", "host", "bridge"]},
+                            **{name: {"description": _LATER} for name in ("egress", "ports", "bandwidth")},
+                        }
+                    ),
+                ],
+                "description": "none: loopback only (default). bridge is not supported yet.",
+            },
+            "restart": {
+                "enum": ["never", "on-failure", "always", "unless-stopped"],
+                "description": "The last two are not supported yet.",
+            },
+            "extends": {"type": "string", "description": _LATER},
+            "dependencies": {"type": "object", "description": _LATER},
+            "health": {"type": "object", "description": _LATER},
+            "hooks": {"type": "object", "description": _LATER},
+            "secrets": {"type": ["object", "array"], "description": _LATER},
+            "memory": {"type": ["object", "array"], "description": _LATER},
+            "ipc": {"type": ["object", "array"], "description": _LATER},
+        },
+        ("apiVersion", "kind", "metadata"),
+        anyOf=[{"required": ["from"]}, {"required": ["stages"]}],
+        dependentRequired={"steps": ["from"]},
+    ),
+}

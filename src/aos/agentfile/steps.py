@@ -1,0 +1,149 @@
+"""The steps of a stage: copy, install, run, plugin."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import yaml
+
+from aos.agentfile.definition import Copy, Install, Plugin, Run
+
+if TYPE_CHECKING:
+    from aos.agentfile.definition import Step
+    from aos.agentfile.walk import Walk
+
+__all__ = ["read_step"]
+
+_KINDS = ("copy", "install", "run", "plugin")
+_MODE = re.compile(r"0?[0-7]{3}|0?[0-7]{4}|0o[0-7]{3,4}")
+_OWNER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
+_PLUGIN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+def read_step(walk: Walk, node: yaml.Node) -> Step | None:
+    fields = walk.mapping(node, "a step", _KINDS)
+    if fields is None:
+        return None
+    if len(fields) != 1:
+        if isinstance(node, yaml.MappingNode) and (len(fields) > 1 or not node.value):
+            found = ", ".join(fields) or "nothing"
+            walk.note(
+                node,
+                f"a step is exactly one of {', '.join(_KINDS)}, not {found}",
+                hint="one `- ` for each step",
+            )
+        return None
+    ((kind, value),) = fields.items()
+    return {"copy": _copy, "install": _install, "run": _run, "plugin": _plugin}[kind](walk, value)
+
+
+def _copy(walk: Walk, node: yaml.Node) -> Copy | None:
+    fields = walk.mapping(node, "copy", ("src", "dest", "from", "owner", "mode"), ("src", "dest"))
+    if fields is None or "src" not in fields or "dest" not in fields:
+        return None
+    if isinstance(fields["src"], yaml.SequenceNode):
+        src = walk.strings(fields["src"], "copy.src", empty=False)
+    else:
+        one = walk.string(fields["src"], "copy.src", empty=False)
+        src = () if one is None else (one,)
+    dest = walk.string(fields["dest"], "copy.dest", empty=False)
+    from_stage = walk.string(fields["from"], "copy.from", empty=False) if "from" in fields else ""
+    owner, mode = (0, 0), None
+    if "owner" in fields:
+        text = _text(fields["owner"])
+        if match := _OWNER.fullmatch(text):
+            owner = (int(match[1]), int(match[2] or match[1]))
+        else:
+            walk.note(
+                fields["owner"], "copy.owner must be numbers, `uid` or `uid:gid`", hint='such as "1000:1000"'
+            )
+    if "mode" in fields:
+        text = _text(fields["mode"])
+        if _MODE.fullmatch(text):
+            mode = int(text.removeprefix("0o"), 8)
+        else:
+            walk.note(fields["mode"], "copy.mode must be an octal mode", hint='such as "0755"')
+    return Copy(src, dest or "", from_stage or "", owner, mode)
+
+
+def _install(walk: Walk, node: yaml.Node) -> Install | None:
+    fields = walk.mapping(node, "install", ("pip", "apt", "npm", "network"))
+    if fields is None:
+        return None
+    network = walk.boolean(fields["network"], "install.network") if "network" in fields else True
+    tools = [name for name in ("pip", "apt", "npm") if name in fields]
+    if len(tools) != 1:
+        walk.note(node, "install needs exactly one of pip, apt", hint="one step for each")
+        return None
+    tool = tools[0]
+    if tool == "npm":
+        walk.later(fields["npm"], "install.npm")
+        return None
+    value = fields[tool]
+    requirements = ""
+    if isinstance(value, yaml.MappingNode):
+        known = ("packages", "requirements") if tool == "pip" else ("packages",)
+        inner = walk.mapping(value, f"install.{tool}", (*known, "network")) or {}
+        packages = walk.strings(inner["packages"], f"install.{tool}.packages") if "packages" in inner else ()
+        if "requirements" in inner:
+            requirements = walk.string(inner["requirements"], "install.pip.requirements", empty=False) or ""
+        if "network" in inner:
+            network = walk.boolean(inner["network"], f"install.{tool}.network")
+        if not inner.keys() & {"packages", "requirements"}:
+            walk.note(value, f"install.{tool} needs {' or '.join(known)}", code="missing-field")
+    else:
+        packages = walk.strings(value, f"install.{tool}", empty=False)
+    for package in packages:
+        if package.startswith("-"):
+            walk.note(value, f"install.{tool}: {package!r:.60} is an option, not a package")
+    return Install("pip" if tool == "pip" else "apt", packages, requirements, network is not False)
+
+
+def _run(walk: Walk, node: yaml.Node) -> Run | None:
+    if not isinstance(node, yaml.MappingNode):
+        args = _command(walk, node, "run")
+        return None if args is None else Run(args)
+    now = ("command", "env", "user", "workDir", "network")
+    fields = walk.mapping(node, "run", (*now, "cache", "secrets", "mounts", "ssh"), ("command",))
+    if fields is None or "command" not in fields:
+        return None
+    for name in ("cache", "secrets", "mounts", "ssh"):
+        if name in fields:
+            walk.later(fields[name], f"run.{name}")
+    args = _command(walk, fields["command"], "run.command")
+    env = walk.string_map(fields["env"], "run.env") if "env" in fields else ()
+    user = walk.string(fields["user"], "run.user", empty=False) if "user" in fields else ""
+    work_dir = walk.string(fields["workDir"], "run.workDir", empty=False) if "workDir" in fields else ""
+    network = walk.boolean(fields["network"], "run.network") if "network" in fields else False
+    return None if args is None else Run(args, env, user or "", work_dir or "", bool(network))
+
+
+def _command(walk: Walk, node: yaml.Node, what: str) -> tuple[str, ...] | None:
+    """A string is for the shell, a list is executed as it is."""
+    if isinstance(node, yaml.SequenceNode):
+        return walk.strings(node, what, empty=False) or None
+    text = walk.string(node, what, empty=False)
+    return None if text is None else ("/bin/sh", "-c", text)
+
+
+def _plugin(walk: Walk, node: yaml.Node) -> Plugin | None:
+    if isinstance(node, yaml.ScalarNode):
+        fields = {"name": node}
+    else:
+        found = walk.mapping(node, "plugin", ("name", "with"), ("name",))
+        if found is None or "name" not in found:
+            return None
+        fields = found  # type: ignore[assignment]
+    name = walk.string(fields["name"], "plugin.name", empty=False)
+    if name is not None and not _PLUGIN.fullmatch(name):
+        walk.note(fields["name"], f"{name!r:.60} is not a plugin's name", hint="such as debian")
+    options: tuple[tuple[str, object], ...] = ()
+    if "with" in fields:
+        raw = walk.mapping(fields["with"], "plugin.with") or {}
+        options = tuple((key, walk.data(value, f"plugin.with.{key}")) for key, value in sorted(raw.items()))
+    return None if name is None else Plugin(name, options)
+
+
+def _text(node: yaml.Node) -> str:
+    return node.value if isinstance(node, yaml.ScalarNode) else ""

@@ -1,0 +1,54 @@
+"""`aos init`: write a good start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aos.cli._options import Option, Verb
+
+if TYPE_CHECKING:
+    from aos.cli._options import Arguments
+
+__all__ = ["VERB", "main"]
+
+VERB = Verb(
+    "Write an Agentfile and a small Python agent to start from",
+    "DIRECTORY?",
+    options=(Option("name", "", "NAME", "The package's name (default: the directory's)"),),
+)
+
+
+def main(args: Arguments) -> int:
+    import re
+    from pathlib import Path
+
+    from aos.agentfile import loads, starting_files
+    from aos.errors import AlreadyExists
+
+    directory = Path(args["directory"] or ".")
+    name = args["name"] or re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-") or "agent"
+    files = starting_files(name)
+    loads(files["Agentfile"].encode())  # says what is wrong with the name, before anything is written
+    directory.mkdir(parents=True, exist_ok=True)
+    present = [name for name in files if (directory / name).exists()]
+    if present:
+        raise AlreadyExists(
+            f"{directory / present[0]} exists",
+            code="file-exists",
+            hint="nothing was written; choose another directory, or move it away",
+            path=str(directory / present[0]),
+        )
+    for name, text in files.items():
+        with (directory / name).open("x", encoding="utf-8") as file:
+            file.write(text)
+        print(f"wrote {directory / name}")
+    where = "" if directory == Path() else f" {directory}"
+    print(f"\nnext: aos build{where} && aos run {starting_name(files['Agentfile'])}")
+    return 0
+
+
+def starting_name(agentfile: str) -> str:
+    from aos.agentfile import loads
+
+    metadata = loads(agentfile.encode()).metadata
+    return f"{metadata.name}:{metadata.version}"
