@@ -147,7 +147,7 @@ def daemon_pids(config: Config) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                is_daemon = b"aos.node" in (entry / "cmdline").read_bytes()
+                is_daemon = b"serve_node" in (entry / "cmdline").read_bytes()
                 if is_daemon and wanted in (entry / "environ").read_bytes().split(bytes(1)):
                     found.append(int(entry.name))
             except OSError:
@@ -194,7 +194,7 @@ def busybox_root() -> Iterator[Path]:
         """\
 apiVersion: aos.io/v1
 kind: AgentPackage
-metadata: {name: busybox, version: "1"}
+metadata: {name: busybox, version: 1.0.0}
 from: scratch
 steps:
   - copy: {src: bin, dest: /bin}
