@@ -20,7 +20,7 @@ COMMAND = Path(sys.executable).parent / "aos"
 AGENTFILE = """\
 apiVersion: aos.io/v1
 kind: AgentPackage
-metadata: {name: busybox, version: "1"}
+metadata: {name: busybox, version: 1.0.0}
 from: scratch
 steps:
   - copy: {src: tree, dest: /}
