@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aos.config import Config
 
-__all__ = ["Traces", "namespaces_in", "namespaces_of"]
+__all__ = ["SETTLE", "Traces", "namespaces_in", "namespaces_of"]
 
 SETTLE = 5.0
 """Seconds until what ends by itself (a process that was told to, a cgroup that empties) has to be gone."""
@@ -59,6 +59,8 @@ class Traces:
                 raise AssertionError(f"left behind: {left}")
             time.sleep(0.02)
             left = Traces.of(config).since(before)
+        for own in _own_cgroups(config.installation):
+            Path(own).rmdir()
 
 
 def _processes() -> list[Path]:
@@ -66,40 +68,55 @@ def _processes() -> list[Path]:
 
 
 def _cgroups(name: str) -> frozenset[str]:
-    """Directories of the cgroup file systems that carry the installation's name (a v1 host has many trees)."""
-    found: set[str] = set()
-    for directory, subdirectories, _ in os.walk("/sys/fs/cgroup"):
-        for child in list(subdirectories):
-            if name in child:
-                found.add(f"{directory}/{child}")
-                subdirectories.remove(child)
-    return frozenset(found)
+    """The groups of sandboxes: whatever is below the installation's own, in each of a version 1 host's trees.
 
-
-def namespaces_of(config: Config) -> set[str]:
-    """The namespaces (`net:[4026532281]`) that processes in our cgroups have and we do not."""
-    pids = {
-        pid
-        for cgroup in _cgroups(config.installation)
-        for file in Path(cgroup).rglob("cgroup.procs")
-        for pid in _read(file).split()
-    }
-    return {name for pid in pids for name in _namespaces(Path("/proc") / pid)} - _namespaces(
-        Path("/proc/self")
+    The installation's own is not counted while it is empty: the next start uses it again.
+    """
+    return frozenset(
+        directory
+        for own in _own_cgroups(name)
+        for directory, _, _ in os.walk(own)
+        if directory != own or _read(Path(own, "cgroup.procs"))
     )
 
 
-def namespaces_in(wanted: set[str]) -> dict[str, set[str]]:
-    """The processes of the host that live in any of these namespaces. (The kernel reuses numbers only when free.)"""
-    found = {process.name: _namespaces(process) & wanted for process in _processes()}
-    return {pid: names for pid, names in found.items() if names}
+def _own_cgroups(name: str) -> list[str]:
+    found = []
+    for directory, subdirectories, _ in os.walk("/sys/fs/cgroup"):
+        if name in subdirectories:
+            found.append(f"{directory}/{name}")
+            subdirectories.remove(name)
+    return found
 
 
-def _namespaces(process: Path) -> set[str]:
+def namespaces_of(config: Config) -> set[frozenset[str]]:
+    """Of each process in our cgroups, the namespaces (`net:[4026532281]`) that it has and we do not."""
+    pids = {
+        pid for cgroup in _cgroups(config.installation) for pid in _read(Path(cgroup, "cgroup.procs")).split()
+    }
+    ours = _namespaces(Path("/proc/self"))
+    return {names for pid in pids if len(names := _namespaces(Path("/proc") / pid) - ours) > 1}
+
+
+def namespaces_in(sets: set[frozenset[str]]) -> list[str]:
+    """The processes of the host that live in all namespaces of one of the sets.
+
+    All, because the kernel gives the number of a namespace that is gone to the next one.
+    """
+    found = {process.name: _namespaces(process) for process in _processes()}
+    return [
+        f"process {pid} in {sorted(has & names)}"
+        for pid, has in found.items()
+        for names in sets
+        if names <= has
+    ]
+
+
+def _namespaces(process: Path) -> frozenset[str]:
     try:
-        return {entry.readlink().name for entry in (process / "ns").iterdir()}
+        return frozenset(entry.readlink().name for entry in (process / "ns").iterdir())
     except OSError:
-        return set()
+        return frozenset()
 
 
 def _read(file: Path) -> str:
