@@ -44,8 +44,10 @@ class Answer:
         return self._node.fileno()
 
     def advance(self) -> None:
-        """Take the answer, or ask again where the connection broke. Blocks until one of them is done."""
+        """Take what has come: the answer, or a part of it; ask again where the connection broke."""
         try:
+            if not self._node.take(self._request):
+                return
             self._result = self._node.receive(self._request)
         except Unavailable as error:
             if error.code != "connection-lost":

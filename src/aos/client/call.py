@@ -105,6 +105,12 @@ class Connection:
             self._read()
         return _result(self._answers.pop(request))
 
+    def take(self, request: int) -> bool:
+        """Read once, which blocks unless the connection is readable; whether `receive` would not block now."""
+        if request not in self._answers:
+            self._read()
+        return request in self._answers
+
     def watch(self, method: str, **params: object) -> Iterator[dict[str, Any]]:
         """The notifications' parameters until the call is answered."""
         request = self.send(method, **params)
