@@ -337,7 +337,8 @@ class Node:
             if agent.state is AgentState.RESTARTING and agent.restart_at is not None:
                 self._start(self._perform(Wake(agent.id, agent.restart_at)), f"wake {agent.id}")
             elif agent.state is AgentState.STOPPING and process.state is not ProcessState.EXITED:
-                self._start(self._perform(Terminate(agent.pid, 0.0)), f"terminate {agent.id}")
+                grace = max(0.0, (agent.kill_at or 0.0) - self.clock.now())
+                self._start(self._perform(Terminate(agent.pid, grace)), f"terminate {agent.id}")
 
     async def _adopt_process(self, process: Process, found: Any) -> None:
         from aos.runtime.state import SandboxState

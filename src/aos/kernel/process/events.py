@@ -62,7 +62,8 @@ class RestartScheduled(_Event, frozen=True, kw_only=True, tag="agent.restart-sch
 
 
 class StopRequested(_Event, frozen=True, kw_only=True, tag="agent.stop-requested"):
-    pass
+    kill_at: float | None = None
+    """When its time to finish is over: seconds since the epoch."""
 
 
 class RemovalRequested(_Event, frozen=True, kw_only=True, tag="agent.removal-requested"):

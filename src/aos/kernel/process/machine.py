@@ -107,7 +107,7 @@ class Machine:
             return decision
         waiting = agent.state is AgentState.RESTARTING
         if agent.state is not AgentState.STOPPING:
-            self._emit(decision, StopRequested(agent=id, at=at))
+            self._emit(decision, StopRequested(agent=id, at=at, kill_at=at + grace))
         if waiting:
             self._finish(decision, id, at)
         else:
@@ -305,10 +305,12 @@ def apply(state: State, event: Event) -> None:
                 state=AgentState.EXITED if ended else AgentState.STOPPING,
                 finished_at=event.at if ended else None,
                 restart_at=None,
+                kill_at=event.kill_at,
             )
         case RemovalRequested():
             stopping = agent.state is not AgentState.RESTARTING
-            agent = replace(agent, removing=True, state=AgentState.STOPPING if stopping else agent.state)
+            state_now = AgentState.STOPPING if stopping else agent.state
+            agent = replace(agent, removing=True, state=state_now, kill_at=None)
         case AgentRemoved():
             del state.agents[agent.id]
             del state.names[agent.name]

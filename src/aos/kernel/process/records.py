@@ -113,3 +113,5 @@ class Agent(msgspec.Struct, frozen=True):
     """When restarting: seconds since the epoch."""
     removing: bool = False
     finished_at: float | None = None
+    kill_at: float | None = None
+    """When stopping: until then it may finish by itself; None: it may not. Seconds since the epoch."""

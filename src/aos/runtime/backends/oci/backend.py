@@ -580,7 +580,8 @@ class OciRuntime:
         if not record.conmon_lives():
             return SandboxState.STOPPED
         if self._pid(id) is None:
-            return SandboxState.CREATING
+            # Its process has ended when there was one; conmon stays for the moment that the exit code takes.
+            return SandboxState.RUNNING if (directory / PIDFILE).exists() else SandboxState.CREATING
         if (self._states / id / "exec.fifo").exists():
             return SandboxState.CREATED
         return SandboxState.PAUSED if self._frozen(id) else SandboxState.RUNNING
