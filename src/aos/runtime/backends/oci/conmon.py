@@ -157,7 +157,7 @@ class Conmon:
                 break
             line += piece
         try:
-            answer = json.loads(line)
+            answer = json.loads(line.partition(b"\n")[0])  # an exec that is over at once has said that, too
         except ValueError:
             raise ConmonFailed("conmon ended without a word") from None
         return answer if isinstance(answer, dict) else {}
