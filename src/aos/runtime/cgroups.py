@@ -57,6 +57,24 @@ class Cgroups(Protocol):
         """Remove the group and what is below; False while something still lives in it."""
         ...
 
+    def remove_empty(self, parent: str) -> None:
+        """Remove the parent when its last sandbox is gone; nothing happens while it has one."""
+        ...
+
+
+def _make(path: str) -> None:
+    """Make a group and its parents; another sandbox's end may remove an empty parent in between."""
+    for _ in range(10):
+        with suppress(FileNotFoundError):
+            os.makedirs(path, exist_ok=True)  # noqa: PTH103 - on the start path
+            return
+    os.makedirs(path, exist_ok=True)  # noqa: PTH103 - for its error
+
+
+def _remove_empty(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()
+
 
 def detect_cgroups(mountinfo: str | None = None) -> Cgroups:
     """The hierarchies of this host, from /proc/self/mountinfo."""
@@ -135,6 +153,9 @@ class CgroupV2:
     def remove(self, group: str) -> bool:
         return _remove(self._root / group)
 
+    def remove_empty(self, parent: str) -> None:
+        _remove_empty(self._root / parent)
+
 
 class CgroupV1:
     version = "1"
@@ -148,7 +169,7 @@ class CgroupV1:
 
     def create(self, group: str, limits: Limits) -> None:
         for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
-            os.makedirs(f"{path}/{group}/monitor", exist_ok=True)  # noqa: PTH103 - on the start path
+            _make(f"{path}/{group}/monitor")
         self.limit(group, limits)
 
     def limit(self, group: str, limits: Limits) -> None:
@@ -210,6 +231,10 @@ class CgroupV1:
 
     def remove(self, group: str) -> bool:
         return False not in [_remove(path / group) for path in self._all]
+
+    def remove_empty(self, parent: str) -> None:
+        for path in self._all:
+            _remove_empty(path / parent)
 
 
 def kill_all(cgroups: Cgroups, group: str) -> None:

@@ -543,6 +543,7 @@ class OciRuntime:
         group = self._group(id)
         for attempt in range(60):
             if self._cgroups.remove(group):
+                self._cgroups.remove_empty(self._config.cgroup_parent)
                 return
             kill_all(self._cgroups, group)
             await asyncio.sleep(0.001 * 1.2**attempt if attempt < 30 else 0.2)

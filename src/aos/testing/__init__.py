@@ -1,0 +1,1 @@
+"""Conformance suites and fakes that ship with the product: who writes a backend runs them on it."""
