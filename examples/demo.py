@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -48,8 +49,8 @@ def main() -> None:
 
 def show_the_main_job(repository: Path) -> None:
     say("Build packages from Agentfiles (content-addressed: what is unchanged is not built again)")
-    show("build", "-t", "hello:1", "examples/hello", stream=True)
-    show("build", "-t", "mcp-git:1", "examples/mcp-git", stream=True)
+    show_build("-t", "hello:1", "examples/hello")
+    show_build("-t", "mcp-git:1", "examples/mcp-git")
     show("packages", "ls")
 
     say("Run one: isolated, without a network, gone afterwards")
@@ -62,7 +63,7 @@ def show_the_main_job(repository: Path) -> None:
         about = server.initialize()["serverInfo"]
         print_output(f"initialize → {about['name']} {about['version']}")
         print_output(f"tools/list → {', '.join(tool['name'] for tool in server.tools())}")
-        print_output("tools/call git_log →\n" + textwrap.indent(server.call("git_log", max_count=2), "    "))
+        print_output("tools/call git_log →\n" + indented(server.call("git_log", max_count=2)))
 
         say("Look at it")
         show("ps")
@@ -81,16 +82,15 @@ def show_the_main_job(repository: Path) -> None:
         )
 
         say("The session with the agent never noticed: the same streams, the next question")
-        print_output("tools/call git_status →\n" + textwrap.indent(server.call("git_status"), "    "))
+        print_output("tools/call git_status →\n" + indented(server.call("git_status")))
 
 
 def agent_record(name: str, old_daemon: int) -> dict[str, Any]:
     """The record after the restart (asking starts the daemon); it must be running, under another daemon."""
     [record] = json.loads(aos("inspect", name))
-    agent: dict[str, Any] = record.get("agent") if isinstance(record.get("agent"), dict) else record
-    assert agent["status"] == "running", agent["status"]
+    assert record["status"] == "running", record["status"]
     assert status()["pid"] != old_daemon
-    return agent
+    return dict(record)
 
 
 def status() -> dict[str, Any]:
@@ -103,6 +103,10 @@ def inspect(name: str) -> None:
     [record] = json.loads(aos("inspect", name))
     text = json.dumps(record, indent=2).splitlines()
     print_output("\n".join([*text[:12], f"… {len(text) - 12} more lines"]))
+
+
+def indented(text: str) -> str:
+    return textwrap.indent("\n".join(line for line in text.splitlines() if line.strip()), "    ")
 
 
 def make_repository(directory: Path) -> Path:
@@ -127,15 +131,27 @@ def aos(*words: str) -> str:
     return done.stdout
 
 
-def show(*words: str, stream: bool = False, limit: int = 20) -> None:
-    """Show a command and its output; `stream`: as it comes."""
+def show(*words: str, limit: int = 20) -> None:
+    """Show a command and its output."""
     print_command(["aos", *words])
-    if stream:
-        sys.stdout.flush()
-        if code := subprocess.run([AOS, *words], stdin=subprocess.DEVNULL).returncode:
-            sys.exit(f"the demo stops: aos {shlex.join(words)} ended with {code}")
-        return
     print_output("\n".join(aos(*words).splitlines()[:limit]))
+
+
+def show_build(*words: str) -> None:
+    """Show a build as it goes; where there is no terminal to show it live, without what its steps say."""
+    print_command(["aos", "build", *words])
+    with subprocess.Popen(
+        [AOS, "build", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # the digest, which the progress names, too
+        stderr=None if sys.stderr.isatty() else subprocess.PIPE,
+        text=True,
+    ) as build:
+        for line in build.stderr or ():
+            if not re.match(r"#\d+ \| ", line):
+                print(line, end="", flush=True)
+    if build.returncode:
+        sys.exit(f"the demo stops: aos build {shlex.join(words)} ended with {build.returncode}")
 
 
 def say(text: str) -> None:
