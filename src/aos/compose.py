@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-    from typing import Literal
+    from typing import Any, Literal
 
+    from aos.agentfile.definition import Definition
     from aos.build import BuildServices
     from aos.config import Config
     from aos.content.store import ContentStore
@@ -83,6 +84,30 @@ def build(
     )
     with open_progress(progress) as shown:
         return build_blocking(request, build_services(config, environ), shown)
+
+
+def agentfile(context: Path, file: Path | None = None) -> tuple[Path, Definition]:
+    """Read the Agentfile of a context, or `file`: where it is and what it says."""
+    from aos.agentfile import load
+    from aos.build import find_agentfile
+
+    path = file or find_agentfile(context)
+    return path, load(path)
+
+
+def agentfile_start(name: str) -> tuple[dict[str, str], str]:
+    """The files of a new agent, and the reference that its build gets. Raises what is wrong with the name."""
+    from aos.agentfile import loads, starting_files
+
+    files = starting_files(name)
+    metadata = loads(files["Agentfile"].encode()).metadata
+    return files, f"{metadata.name}:{metadata.version}"
+
+
+def agentfile_schema() -> dict[str, Any]:
+    from aos.agentfile import json_schema
+
+    return json_schema()
 
 
 def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:

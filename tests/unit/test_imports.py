@@ -39,8 +39,8 @@ MAY: dict[str, set[str]] = {
     },
     "runtime": {"package", "content", "oci"},
     "kernel": set(),
-    "node": {"kernel", "runtime", "content", "oci", "package", "config"},
-    "client": set(),
+    "node": {"kernel", "runtime", "content", "oci", "package", "registry.protocol", "config"},
+    "client": {"config"},
     "compose": {
         "agentfile",
         "build",

@@ -22,13 +22,12 @@ def main(args: Arguments) -> int:
     import re
     from pathlib import Path
 
-    from aos.agentfile import loads, starting_files
+    from aos.compose import agentfile_start
     from aos.errors import AlreadyExists
 
     directory = Path(args["directory"] or ".")
     name = args["name"] or re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-") or "agent"
-    files = starting_files(name)
-    loads(files["Agentfile"].encode())  # says what is wrong with the name, before anything is written
+    files, reference = agentfile_start(name)
     directory.mkdir(parents=True, exist_ok=True)
     present = [name for name in files if (directory / name).exists()]
     if present:
@@ -43,12 +42,5 @@ def main(args: Arguments) -> int:
             file.write(text)
         print(f"wrote {directory / name}")
     where = "" if directory == Path() else f" {directory}"
-    print(f"\nnext: aos build{where} && aos run {starting_name(files['Agentfile'])}")
+    print(f"\nnext: aos build{where} && aos run {reference}")
     return 0
-
-
-def starting_name(agentfile: str) -> str:
-    from aos.agentfile import loads
-
-    metadata = loads(agentfile.encode()).metadata
-    return f"{metadata.name}:{metadata.version}"

@@ -15,8 +15,8 @@ VERB = Verb("Print the JSON Schema of the Agentfile, for editors", "")
 
 
 def main(args: Arguments) -> int:
-    from aos.agentfile import json_schema
     from aos.cli._output import print_json
+    from aos.compose import agentfile_schema
 
-    print_json(json_schema())
+    print_json(agentfile_schema())
     return 0

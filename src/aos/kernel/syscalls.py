@@ -178,5 +178,12 @@ def decode_params(request: Request) -> _Params:
     """BadRequest -32602 `params-invalid` says which parameter is wrong, and why."""
     try:
         return msgspec.json.decode(request.params, type=CALLS[request.method])
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"{request.method}: a parameter is not UTF-8",
+            -32602,
+            code="params-invalid",
+            hint="use UTF-8 text",
+        ) from error
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"{request.method}: {error}", -32602, code="params-invalid") from error

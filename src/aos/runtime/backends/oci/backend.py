@@ -93,7 +93,7 @@ class OciRuntime:
         self._sandboxes = config.root / "sandboxes"
         self._states = config.state / "runtime"
         self._ends: dict[SandboxId, asyncio.Task[ExitStatus]] = {}
-        self._execs: dict[str, tuple[Conmon, Path]] = {}
+        self._execs: dict[str, tuple[Conmon, Path, ProcessSpec]] = {}
         self._cgroups_found: Cgroups | None = None
         self._tools: tuple[str, str] | None = None
         self._seccomp: msgspec.Raw | None = None
@@ -218,7 +218,9 @@ class OciRuntime:
         self, directory: Path, spec: AgentSpec, layers: tuple[Path, ...], seccomp: msgspec.Raw
     ) -> Path:
         upper = spec.rootfs.upper or directory / "upper"
-        upper.mkdir(exist_ok=True, mode=0o755)
+        if spec.rootfs.upper is None:
+            upper.mkdir()
+            _take_on(upper, layers[-1])
         (directory / "rootfs").mkdir()
         user = resolve_user(spec.process.user, LayerTree([*layers, upper]))
         hosts = directory / "hosts"
@@ -391,12 +393,12 @@ class OciRuntime:
             if isinstance(error, ConmonFailed):
                 raise failure(str(error), process, tree) from error
             raise
-        self._execs[exec_id] = conmon, bundle
+        self._execs[exec_id] = conmon, bundle, process
         return Exec(exec_id, stdio)
 
     async def start_exec(self, id: SandboxId, exec_id: str) -> ExitStatus:
         try:
-            conmon, bundle = self._execs.pop(exec_id)
+            conmon, bundle, process = self._execs.pop(exec_id)
         except KeyError as error:
             raise NotFound(f"no exec {exec_id} is waiting in {id}", code="exec-not-found") from error
         pidfd = os.pidfd_open(conmon.pid)
@@ -407,7 +409,7 @@ class OciRuntime:
             except ConmonFailed as error:
                 record = Record.read(self._sandboxes / id)
                 layers = [*map(Path, record.layers), Path(record.upper)] if record else []
-                raise failure(str(error), None, LayerTree(layers)) from error
+                raise failure(str(error), process, LayerTree(layers)) from error
             await self._exec_ended(id, pidfd)
             written = read_exit_file(bundle)
             if written is None:
@@ -666,6 +668,13 @@ def _check(spec: AgentSpec) -> None:
                 hint="make it first; AOS makes no directories on the host",
                 source=str(mount.source),
             )
+
+
+def _take_on(directory: Path, like: Path) -> None:
+    """The upper directory's own mode and owner are those of the sandbox's root directory."""
+    status = like.stat()
+    os.chown(directory, status.st_uid, status.st_gid)
+    directory.chmod(status.st_mode & 0o7777)
 
 
 def _wrong_state(

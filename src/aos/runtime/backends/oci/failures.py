@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,16 @@ __all__ = ["failure"]
 
 # runc: libcontainer ("executable file not found in $PATH", "no such file or directory", "permission denied",
 # "is a directory", "exec format error"); crun: src/libcrun/linux.c ("executable file `x` not found in $PATH").
+_MESSAGE = re.compile(r'level=(?:error|fatal) msg="((?:[^"\\\\]|\\\\.)*)"')
+"""runc's log format, in which it writes what it has to say."""
 _NOT_FOUND = ("not found in $PATH", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
 
 
 def failure(said: str, process: ProcessSpec | None, tree: Tree) -> AosError:
     """The error for a runtime's last words; `process` is what it was to run, where that is the likely cause."""
-    said = said.strip()
+    match = _MESSAGE.search(said)
+    said = match[1].replace('\\"', '"') if match else said.strip()
     command = process.args[0] if process is not None and process.args else ""
     about_command = "exec" in said and (not command or command in said)
     if about_command and any(words in said for words in _NOT_FOUND):
