@@ -7,7 +7,7 @@ import posix
 import time
 
 from aos.cli import _node
-from aos.cli._options import Option, Verb
+from aos.cli._options import OUTPUT, Verb
 from aos.errors import Unavailable
 
 TYPE_CHECKING = False
@@ -127,12 +127,10 @@ def _stop() -> bool:
         posix.close(lock)
 
 
-_OUTPUT = Option("output", "o", "FORMAT", "json", choices=("json",))
-
 VERBS = {
     "": (Verb("Be the daemon, in the foreground, until it is stopped"), foreground),
     "start": (Verb("Start the daemon, unless it runs"), start),
     "stop": (Verb("Stop the daemon; agents go on"), stop),
     "restart": (Verb("Stop the daemon and start it again; agents go on"), restart),
-    "status": (Verb("Show the daemon", options=(_OUTPUT,)), status),
+    "status": (Verb("Show the daemon", options=(OUTPUT,)), status),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aos.cli._options import Option, Verb
+from aos.cli._options import OUTPUT, Option, Verb
 
 if TYPE_CHECKING:
     from aos.cli._options import Arguments
@@ -16,7 +16,7 @@ VERB = Verb(
     "CONTEXT?",
     options=(
         Option("file", "f", "PATH", "The Agentfile (default: the one of the context)"),
-        Option("output", "o", "FORMAT", "json", choices=("json",)),
+        OUTPUT,
     ),
 )
 
@@ -24,15 +24,17 @@ VERB = Verb(
 def main(args: Arguments) -> int:
     from pathlib import Path
 
-    from aos.agentfile import AgentfileError, load
-    from aos.build.inputs import find_agentfile
     from aos.cli._output import print_json
+    from aos.compose import agentfile
+    from aos.errors import InvalidArgument
 
-    file = Path(args["file"]) if args["file"] else find_agentfile(Path(args["context"] or "."))
     try:
-        definition = load(file)
-    except AgentfileError as error:
-        if args["output"] != "json":
+        file, definition = agentfile(
+            Path(args["context"] or "."), Path(args["file"]) if args["file"] else None
+        )
+    except InvalidArgument as error:
+        problems = getattr(error, "problems", None)
+        if args["output"] != "json" or problems is None:
             raise
         print_json(
             [
@@ -40,7 +42,7 @@ def main(args: Arguments) -> int:
                     name: getattr(problem, name)
                     for name in ("file", "line", "column", "code", "message", "hint")
                 }
-                for problem in error.problems
+                for problem in problems
             ]
         )
         return error.exit_code
