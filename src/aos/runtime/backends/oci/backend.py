@@ -44,7 +44,7 @@ from aos.runtime.backends.oci.conmon import (
     read_exit_file,
 )
 from aos.runtime.backends.oci.failures import failure
-from aos.runtime.backends.oci.launch import Overlay, reap, run_tool, wait_readable
+from aos.runtime.backends.oci.launch import Overlay, reap, run_tool, tool_environment, wait_readable
 from aos.runtime.backends.oci.record import Record, process_start, read_status, write_status
 from aos.runtime.bundle import CAPABILITIES, process_config, runtime_config
 from aos.runtime.cgroups import detect_cgroups, kill_all
@@ -248,9 +248,31 @@ class OciRuntime:
             raise _wrong_state(id, state, "start")
         record = Record.read(self._sandboxes / id)
         assert record is not None  # a created sandbox has one
+        if Path(self._find_tools()[0]).name == "runc":
+            return await self._release(id, record)
         code, said = await self._tool("start", id)
         if code != 0:
             raise failure(said, None, LayerTree([Path(layer) for layer in record.layers]))
+
+    async def _release(self, id: SandboxId, record: Record) -> None:
+        """What `runc start` does, without its 6 ms: the container's init blocks until somebody reads its FIFO, and
+        the FIFO's absence says that it runs (libcontainer/container_linux.go, `exec` and `handleFifoResult`)."""
+        fifo = self._states / id / "exec.fifo"
+        descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            written = asyncio.create_task(wait_readable(descriptor, _TOOL_SECONDS, "runc init"))
+            try:
+                await asyncio.wait({written, self._watch(id, record)}, return_when=asyncio.FIRST_COMPLETED)
+                if not written.done():
+                    raise failure("the sandbox ended before it was started", None, LayerTree([]))
+                await written
+            finally:
+                written.cancel()
+                with contextlib.suppress(asyncio.CancelledError, AosError):
+                    await written
+            fifo.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
     # How it ends.
 
@@ -620,7 +642,7 @@ class OciRuntime:
 
     async def _tool(self, verb: str, id: SandboxId, *options: str) -> tuple[int, str]:
         argv = [self._find_tools()[0], "--root", str(self._states), verb, *options, id]
-        env = {"PATH": os.environ.get("PATH", os.defpath)}
+        env = tool_environment()
         return await run_tool(argv, env, seconds=_TOOL_SECONDS)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
-from aos.runtime.backends.oci.launch import Overlay, spawn, wait_readable
+from aos.runtime.backends.oci.launch import Overlay, spawn, tool_environment, wait_readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +94,7 @@ class Conmon:
         start_read, start = os.pipe()
         sync, sync_write = os.pipe()
         theirs, ours = [start_read, sync_write], [start, sync]
-        env = {"PATH": os.environ.get("PATH", os.defpath), "_OCI_STARTPIPE": "3", "_OCI_SYNCPIPE": "4"}
+        env = {**tool_environment(), "_OCI_STARTPIPE": "3", "_OCI_SYNCPIPE": "4"}
         if exec_spec is not None:
             attach, attach_write = os.pipe()
             theirs.append(attach_write)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Overlay", "reap", "run_tool", "spawn", "wait_readable", "watch_end"]
+__all__ = ["Overlay", "reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
 
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_SLAVE = 0x4000, 1 << 19
@@ -44,6 +44,13 @@ class Overlay:
     upper: Path
     work: Path
     target: Path
+
+
+def tool_environment() -> dict[str, str]:
+    """What conmon and the OCI runtime are started with; sandboxes see none of it.
+
+    GOGC=off: runc lives for 20 ms, and collecting garbage takes a fifth of them (measured)."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "GOGC": "off"}
 
 
 async def spawn(
