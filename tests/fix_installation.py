@@ -7,6 +7,7 @@ busybox_root    (session) an AOS_ROOT whose store holds `busybox:1`, built by `a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -51,6 +52,7 @@ class Installation:
 
     config: Config
     environ: Mapping[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
 
     @property
     def root(self) -> Path:
@@ -103,10 +105,12 @@ class Installation:
         stdout: int | IO[bytes] = subprocess.PIPE,
         stderr: int | IO[bytes] = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """Start `aos WORDS` and leave it running."""
-        return subprocess.Popen(
+        """Start `aos WORDS` and leave it running, at most until the installation ends."""
+        process = subprocess.Popen(
             self.command(*words), env=self.environment(), stdin=stdin, stdout=stdout, stderr=stderr
         )
+        self.started.append(process)
+        return process
 
     def daemon(self) -> int:
         """The pid of the daemon that runs."""
@@ -121,7 +125,14 @@ class Installation:
         return pid
 
     def end(self) -> None:
-        """Remove every agent and stop the daemon."""
+        """End what was started, remove every agent and stop the daemon."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream and not stream.closed:
+                    with contextlib.suppress(BrokenPipeError):  # what nobody had read yet
+                        stream.close()
         if not self.state.exists():
             return
         self("rm", "--force", *[agent["agent"] for agent in self("ps", "-a", "-o", "json").json], check=False)
