@@ -8,6 +8,8 @@ of the sandbox is gone, so is the mount, whatever was killed in between.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -94,27 +96,26 @@ _RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.S
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:
-    """Run in a thread that is never used again."""
+    """Run in a thread that is never used again. When cancelled, return (by raising) only once it has ended: it
+    uses descriptors that the caller is about to close."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def finish(result: _T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
+    future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
     def run() -> None:
         try:
-            outcome = (work(), None)
+            future.set_result(work())
         except BaseException as error:
-            outcome = (None, error)  # type: ignore[assignment]
-        loop.call_soon_threadsafe(finish, *outcome)
+            future.set_exception(error)
 
     threading.Thread(target=run, name="mount-namespace", daemon=True).start()
-    return await asyncio.shield(future)
+    done = asyncio.wrap_future(future, loop=loop)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError, AosError):
+                await asyncio.shield(done)
+        raise
 
 
 def _mount(overlay: Overlay) -> None:
