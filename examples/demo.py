@@ -5,6 +5,7 @@ Uses an installation of its own below .cache/demo (kept, so that the second run 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -35,8 +35,9 @@ def main() -> None:
     begin = time.monotonic()
     os.chdir(EXAMPLES.parent)
     repository = make_repository(HOME / "repository")
-    state = Path(tempfile.mkdtemp(prefix="aos-demo-"))  # short: the path of a socket holds 107 bytes
-    os.environ.update(AOS_ROOT=str(HOME / "root"), AOS_STATE=str(state))
+    root = HOME / "root"
+    state = Path("/run/aos-demo-" + hashlib.sha256(os.fsencode(root)).hexdigest()[:8])
+    os.environ.update(AOS_ROOT=str(root), AOS_STATE=str(state))
     try:
         show_the_main_job(repository)
     finally:
