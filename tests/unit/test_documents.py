@@ -89,3 +89,8 @@ def test_the_exit_codes_are_documented_as_they_are() -> None:
     text = (REPOSITORY / "docs/errors.md").read_text()
     table = dict(re.findall(r"^\| (\d+) \| ([A-Za-z]+) \|", text, re.MULTILINE))
     assert table == {str(error.exit_code): kind for kind, error in KINDS.items()}
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    example = (REPOSITORY / "examples/hello/Agentfile").read_text()
+    assert f"```yaml\n{example}```" in (REPOSITORY / "README.md").read_text()
