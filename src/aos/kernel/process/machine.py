@@ -162,9 +162,10 @@ class Machine:
         process = self.state.processes.get(pid)
         if process is None or process.state is ProcessState.EXITED:
             return decision
+        before = self.state.agents[process.agent]
+        wanted = before.state is not AgentState.STOPPING and not before.removing
         self._emit(decision, ProcessExited(agent=process.agent, at=at, pid=pid, exit=exit))
         agent = self.state.agents[process.agent]
-        wanted = agent.state is not AgentState.STOPPING and not agent.removing
         if wanted and agent.restart == "on-failure" and exit.failed:
             wait = min(BACKOFF_FIRST * 2 ** min(agent.failures - 1, 20), BACKOFF_LONGEST)
             self._emit(decision, RestartScheduled(agent=agent.id, at=at, due=at + wait))

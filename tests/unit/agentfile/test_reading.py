@@ -1,0 +1,239 @@
+"""The Agentfile: what is accepted, and that every mistake is told in its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aos.agentfile import AgentfileError, json_schema, load, loads, starting_files
+from aos.agentfile.definition import Copy, Definition, Install, Plugin, Run
+from aos.errors import InvalidArgument, NotFound
+
+HEAD = "apiVersion: aos.io/v1\nkind: AgentPackage\nmetadata: {name: it, version: 1.0.0}\n"
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def problems(text: str | bytes) -> list[tuple[int, int, str, str]]:
+    with pytest.raises(AgentfileError) as refused:
+        loads(text if isinstance(text, bytes) else text.encode())
+    return [(one.line, one.column, one.code, f"{one.message}; {one.hint}") for one in refused.value.problems]
+
+
+@pytest.mark.parametrize("name", ["hello", "mcp-git"])
+def test_examples_load_and_survive_their_canonical_form(name: str) -> None:
+    definition = load(EXAMPLES / name / "Agentfile")
+    raw = json.loads(json.dumps(definition.to_json()))
+    assert Definition.from_json(raw).to_json() == definition.to_json()
+    assert definition.metadata.name == name
+
+
+def test_the_whole_language_of_today() -> None:
+    definition = loads(
+        HEAD.encode()
+        + b"""
+stages:
+  - {name: tools, from: scratch, steps: [{plugin: debian}]}
+from: tools
+steps:
+  - copy: {src: [a, "b*"], dest: /x/, owner: "5:6", mode: "0750"}
+  - copy: {from: tools, src: /bin/sh, dest: /sh, mode: 0755}
+  - install: {pip: [requests==2.32.3]}
+  - install: {pip: {requirements: r.txt}, network: false}
+  - install: {apt: [git]}
+  - run: echo hello
+  - run: [echo, hello]
+  - run: {command: [x], env: {A: "1"}, user: nobody, workDir: /tmp, network: true}
+  - plugin: {name: debian, with: {include: [python3], deep: {n: 1, t: true, x: null, f: 1.5}}}
+config: {env: {B: x, A: z}, workDir: /app, user: "1000", image: {StopSignal: SIGINT}}
+entrypoint: {command: [python3], args: [main.py]}
+resources: {cpu: 500m, memory: 512Mi, pids: 64}
+network: host
+restart: on-failure
+"""
+    )
+    steps = definition.final.steps
+    assert [stage.name for stage in definition.stages] == ["tools", ""]
+    assert steps[0] == Copy(("a", "b*"), "/x/", "", (5, 6), 0o750)
+    assert steps[1] == Copy(("/bin/sh",), "/sh", "tools", (0, 0), 0o755)
+    assert steps[2] == Install("pip", ("requests==2.32.3",))
+    assert steps[3] == Install("pip", (), "r.txt", network=False)
+    assert steps[5:7] == (Run(("/bin/sh", "-c", "echo hello")), Run(("echo", "hello")))
+    assert steps[7] == Run(("x",), (("A", "1"),), "nobody", "/tmp", network=True)
+    assert steps[8] == Plugin(
+        "debian", (("deep", {"f": 1.5, "n": 1, "t": True, "x": None}), ("include", ["python3"]))
+    )
+    assert (definition.resources.cpu, definition.resources.memory) == (0.5, 512 << 20)
+    assert (definition.network, definition.restart) == ("host", "on-failure")
+    assert definition.config.env == (("B", "x"), ("A", "z"))
+
+
+def test_json_is_an_agentfile_too_and_key_order_does_not_matter() -> None:
+    fields: dict[str, Any] = {
+        "apiVersion": "aos.io/v1",
+        "kind": "AgentPackage",
+        "metadata": {"name": "it", "version": "1.0.0"},
+        "from": "scratch",
+        "entrypoint": {"command": ["x"]},
+    }
+    one = loads(json.dumps(fields, indent=2).encode())
+    two = loads(json.dumps(dict(reversed(fields.items()))).encode())
+    assert one.to_json() == two.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "code", "words"),
+    [
+        ("form: scratch", (4, 1), "unknown-field", "did you mean 'from'?"),
+        ("from: scratch\nfrom: x", (5, 1), "duplicate-key", "twice"),
+        ("from: scratch\nrestart: no", (5, 10), "wrong-type", 'quote it: "no"'),
+        ("from: scratch\nconfig: {env: {AT: 1:30}}", (5, 20), "wrong-type", "base of 60"),
+        ("from: scratch\nconfig: {env: {DAY: 2024-01-01}}", (5, 21), "wrong-type", "date"),
+        ("from: scratch\nconfig: {env: {N: 8080}}", (5, 19), "wrong-type", 'quote it: "8080"'),
+        ("from: scratch\nconfig: {env: {1: x}}", (5, 16), "agentfile-invalid", "must be a string"),
+        ("from: scratch\nconfig: {env: {<<: x}}", (5, 16), "agentfile-invalid", "merge keys"),
+        ("from: scratch\nconfig: [a]", (5, 9), "agentfile-invalid", "must be a mapping"),
+        ("from: scratch\nentrypoint: {command: python3 x}", (5, 23), "agentfile-invalid", "must be a list"),
+        ("from: scratch\nsteps: [{run: x, copy: y}]", (5, 9), "agentfile-invalid", "exactly one of"),
+        ("from: scratch\nsteps: [{copy: {src: a}}]", (5, 16), "missing-field", "needs 'dest'"),
+        (
+            "from: scratch\nsteps: [{copy: {src: a, dest: b, mode: 999}}]",
+            (5, 40),
+            "agentfile-invalid",
+            "octal",
+        ),
+        ("from: scratch\nsteps: [{copy: {from: zz, src: a, dest: b}}]", (5, 9), "unknown-stage", "zz"),
+        ("from: scratch\nsteps: [{install: {npm: [x]}}]", (5, 25), "not-yet-supported", "npm"),
+        ("from: scratch\nsteps: [{run: {command: x, secrets: []}}]", (5, 37), "not-yet-supported", "secrets"),
+        ("from: scratch\nresources: {gpu: 1}", (5, 18), "not-yet-supported", "gpu"),
+        ("from: scratch\nresources: {memory: 12Q}", (5, 21), "agentfile-invalid", "512Mi"),
+        ("from: scratch\nresources: {memory: 1k}", (5, 21), "agentfile-invalid", "at least"),
+        ("from: scratch\nresources: {pids: 0}", (5, 19), "agentfile-invalid", "at least 1"),
+        ("from: scratch\nrestart: always", (5, 10), "not-yet-supported", "always"),
+        ("from: scratch\nnetwork: bridge", (5, 10), "not-yet-supported", "bridge"),
+        ("from: scratch\nextends: ./base", (5, 10), "not-yet-supported", "extends"),
+        ("from: scratch\nhealth: {x: 1}", (5, 9), "not-yet-supported", "health"),
+        ("steps: [{run: x}]", (4, 8), "missing-field", "'from'"),
+    ],
+)
+def test_a_mistake_is_told_in_its_place(text: str, place: tuple[int, int], code: str, words: str) -> None:
+    found = problems(HEAD + text)
+    assert any(
+        (line, column, kind) == (*place, code) and words in said for line, column, kind, said in found
+    ), found
+
+
+def test_a_version_that_yaml_takes_for_a_number() -> None:
+    text = HEAD.replace("1.0.0", "1.10") + "from: scratch\n"
+    assert (3, 31, "wrong-type") in [one[:3] for one in problems(text)]
+    assert "semantic version" in problems(text.replace("1.10", '"1.10"'))[0][3]
+
+
+def test_all_mistakes_at_once_and_in_order() -> None:
+    found = problems("kind: X\nmetadata: {name: Bad, version: 1}\nfoo: 1\n")
+    assert [one[0] for one in found] == sorted(one[0] for one in found)
+    assert len(found) >= 4
+
+
+def test_a_circle_of_stages_is_shown() -> None:
+    stages = "stages: [{name: a, from: b}, {name: b, from: c}, {name: c, from: a}]\nfrom: a\n"
+    [(_, _, code, said)] = problems(HEAD + stages)
+    assert code == "stage-cycle"
+    assert "a -> b -> c -> a" in said
+
+
+def test_the_offending_line_is_shown_with_a_mark() -> None:
+    with pytest.raises(AgentfileError) as refused:
+        loads((HEAD + "from: scratch\nrestart: no\n").encode(), "my/Agentfile")
+    assert "my/Agentfile:5:10: " in refused.value.message
+    assert "    restart: no\n             ^" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"\xff", "UTF-8"),
+        (b"a: \x00", "U+0000"),
+        (b"a: 1\n---\nb: 2\n", "second document"),
+        (b"a:\n\tb: 1\n", "tab"),
+        (b"a: [", "not YAML"),
+        (b"[" * 100_000, "nesting"),
+        (b"- " * 5000, "nesting"),
+        (b"a: &x [*x]", "nesting"),
+        (b"x" * (1 << 20) + b"y", "at most"),
+        (b"a: *nothing", "undefined alias"),
+        (b"- a\n", "must be a mapping"),
+    ],
+)
+def test_what_is_no_document(data: bytes, words: str) -> None:
+    assert any(words in said for *_, said in problems(data))
+
+
+def test_an_alias_bomb_is_bounded() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    assert any("expand" in said for *_, said in problems("\n".join(lines)))
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(NotFound) as missing:
+        load(tmp_path / "Agentfile")
+    assert missing.value.code == "agentfile-missing"
+    with pytest.raises(InvalidArgument) as unreadable:
+        load(tmp_path)
+    assert unreadable.value.code == "agentfile-unreadable"
+
+
+def test_what_init_writes_is_valid_and_so_is_the_bom() -> None:
+    text = starting_files("my-agent")["Agentfile"]
+    assert loads(b"\xef\xbb\xbf" + text.encode()).metadata.name == "my-agent"
+
+
+def test_without_from_the_last_stage_is_the_package() -> None:
+    stages = "stages: [{name: a, from: scratch}, {name: b, from: a}]\n"
+    definition = loads((HEAD + stages).encode())
+    assert definition.final.name == "b"
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_refused_politely(data: bytes) -> None:
+    with pytest.raises(AgentfileError):
+        loads(data)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+_FIELDS = st.sampled_from([*json_schema()["properties"], "else"])
+
+
+@given(st.dictionaries(_FIELDS, _VALUES, max_size=6))
+def test_arbitrary_fields_are_read_or_refused(fields: dict[str, object]) -> None:
+    base = {"apiVersion": "aos.io/v1", "kind": "AgentPackage", "metadata": {"name": "a", "version": "1.0.0"}}
+    text = yaml.safe_dump({**base, "from": "scratch", **fields}, allow_unicode=True)
+    try:
+        definition = loads(text.encode("utf-8", "surrogatepass"))
+    except AgentfileError as refused:
+        assert all(problem.line >= 1 and problem.column >= 1 for problem in refused.problems)
+    else:
+        assert Definition.from_json(definition.to_json()).to_json() == definition.to_json()
+
+
+def test_schema_knows_every_field_of_the_reader() -> None:
+    from aos.agentfile.read import FIELDS
+
+    assert set(json_schema()["properties"]) == set(FIELDS)
+
+
+def test_a_foreign_definition_is_refused() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        Definition.from_json({"metadata": {"wrong": 1}, "stages": []})
+    assert refused.value.code == "definition-invalid"
