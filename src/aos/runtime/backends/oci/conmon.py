@@ -18,13 +18,22 @@ from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
 from aos.runtime.backends.oci.launch import Overlay, spawn, tool_environment, wait_readable
+from aos.runtime.protocol import Stdio
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.runtime.spec import ProcessSpec
 
-__all__ = ["Conmon", "ConmonFailed", "connect", "decode_exit", "open_control", "read_exit_file"]
+__all__ = [
+    "Conmon",
+    "ConmonFailed",
+    "connect",
+    "connect_stdio",
+    "decode_exit",
+    "open_control",
+    "read_exit_file",
+]
 
 _CREATE_SECONDS = 60.0
 """How long an OCI runtime may take to create a process before it counts as hung."""
@@ -188,6 +197,18 @@ def open_control(bundle: Path) -> int:
         return os.open(bundle / CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Internal(f"conmon has no control pipe: {error.strerror}", code="runtime-failed") from error
+
+
+def connect_stdio(bundle: Path, terminal: bool) -> Stdio:
+    """Both ends that a client needs; errors as for `connect`."""
+    connection = connect(bundle)
+    if not terminal:
+        return Stdio(connection)
+    try:
+        return Stdio(connection, open_control(bundle))
+    except BaseException:
+        os.close(connection)
+        raise
 
 
 def read_exit_file(bundle: Path) -> tuple[int, float] | None:

@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from aos.runtime.state import ExitStatus, Usage
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Record", "process_start", "read_status", "write_status"]
+__all__ = ["Record", "process_start", "read_status", "remove_tree", "write_status"]
 
 _RECORD, _STATUS = "sandbox.json", "status.json"
 
@@ -78,3 +80,9 @@ def _replace(path: Path, value: object) -> None:
     with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123 - on the start path
         json.dump(value, file)
     os.replace(temporary, path)  # noqa: PTH105 - the same
+
+
+def remove_tree(path: Path) -> None:
+    """A tree that may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)

@@ -1,0 +1,123 @@
+"""Further processes in a running sandbox, each under a conmon of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from aos.content.tree import LayerTree
+from aos.errors import NotFound
+from aos.runtime.backends.oci.conmon import Conmon, ConmonFailed, connect_stdio, decode_exit, read_exit_file
+from aos.runtime.backends.oci.failures import failure
+from aos.runtime.backends.oci.host import wrong_state
+from aos.runtime.backends.oci.launch import reap, wait_readable
+from aos.runtime.backends.oci.record import Record, remove_tree
+from aos.runtime.bundle import process_config
+from aos.runtime.protocol import Exec
+from aos.runtime.state import ExitStatus
+from aos.runtime.users import resolve_user
+
+if TYPE_CHECKING:
+    from aos.ids import SandboxId
+    from aos.runtime.backends.oci.ending import Ends
+    from aos.runtime.backends.oci.host import Host
+    from aos.runtime.spec import ProcessSpec
+
+__all__ = ["Execs"]
+
+
+class Execs:
+    def __init__(self, host: Host, ends: Ends) -> None:
+        self._host = host
+        self._ends = ends
+        self._waiting: dict[str, tuple[Conmon, Path, ProcessSpec]] = {}
+
+    async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
+        tools, state = self._host.tools(), self._host.state(id)
+        if not state.can_exec():
+            raise wrong_state(id, state, "exec")
+        directory = self._host.directory(id)
+        record = Record.read(directory)
+        assert record is not None  # a running sandbox has one
+        tree = LayerTree([*map(Path, record.layers), Path(record.upper)])
+        user = resolve_user(process.user, tree)
+        exec_id = os.urandom(6).hex()
+        bundle = directory / "exec" / exec_id
+        bundle.mkdir(parents=True, mode=0o700)
+        try:
+            (bundle / "process.json").write_bytes(msgspec.json.encode(process_config(process, user)))
+            conmon = await Conmon.launch(
+                conmon=tools[1],
+                runtime=tools[0],
+                runtime_root=self._host.states,
+                id=id,
+                unique=exec_id,
+                bundle=bundle,
+                process=process,
+                leave_stdin_open=False,
+                exec_spec=bundle / "process.json",
+                overlay=None,
+            )
+        except BaseException:
+            remove_tree(bundle)
+            raise
+        try:
+            await conmon.attachable()
+            stdio = connect_stdio(bundle, process.terminal) if attach else None
+        except BaseException as error:
+            conmon.kill()
+            remove_tree(bundle)
+            if isinstance(error, ConmonFailed):
+                raise failure(str(error), process, tree) from error
+            raise
+        self._waiting[exec_id] = conmon, bundle, process
+        return Exec(exec_id, stdio)
+
+    async def start(self, id: SandboxId, exec_id: str) -> ExitStatus:
+        try:
+            conmon, bundle, process = self._waiting.pop(exec_id)
+        except KeyError as error:
+            raise NotFound(f"no exec {exec_id} is waiting in {id}", code="exec-not-found") from error
+        pidfd = os.pidfd_open(conmon.pid)
+        try:
+            conmon.release()
+            try:
+                await conmon.created()
+            except ConmonFailed as error:
+                record = Record.read(self._host.sandboxes / id)
+                layers = [*map(Path, record.layers), Path(record.upper)] if record else []
+                raise failure(str(error), process, LayerTree(layers)) from error
+            await self._ended(id, pidfd)
+            written = read_exit_file(bundle)
+            if written is None:
+                return ExitStatus("lost", finished_at=time.time(), detail="the sandbox ended under it")
+            code, signum = decode_exit(written[0])
+            return ExitStatus("exited" if signum is None else "signaled", code, signum, written[1])
+        finally:
+            os.close(pidfd)
+            reap(conmon.pid)
+            remove_tree(bundle)
+
+    async def _ended(self, id: SandboxId, pidfd: int) -> None:
+        """Until the exec's conmon has ended; when the sandbox ends first, half a second more and no longer."""
+        record = Record.read(self._host.sandboxes / id)
+        ended = asyncio.create_task(wait_readable(pidfd, None, "the exec"))
+        waits = {ended, *([self._ends.watch(id, record)] if record else [])}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await asyncio.wait([ended], timeout=0.5)
+            if not ended.done():
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                await ended
+        finally:
+            ended.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ended

@@ -1,0 +1,146 @@
+"""This host, as the backend sees it: its tools and cgroups, found on first use; and what there is of a sandbox on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from aos.errors import FailedPrecondition, NotFound
+from aos.runtime.backends.oci.conmon import PIDFILE
+from aos.runtime.backends.oci.launch import run_tool, tool_environment
+from aos.runtime.backends.oci.record import Record, process_start, read_status
+from aos.runtime.bundle import CAPABILITIES
+from aos.runtime.cgroups import detect_cgroups, kill_all
+from aos.runtime.seccomp import load_seccomp
+from aos.runtime.state import SandboxState
+
+if TYPE_CHECKING:
+    from aos.content.store import ContentStore
+    from aos.ids import SandboxId
+    from aos.runtime.cgroups import Cgroups
+
+__all__ = ["TOOL_SECONDS", "Host", "OciConfig", "wrong_state"]
+
+TOOL_SECONDS = 30.0
+"""How long a call of the OCI runtime may take before it counts as hung."""
+
+
+@dataclass(frozen=True, slots=True)
+class OciConfig:
+    root: Path
+    """Sandboxes live in `root/sandboxes`: persistent, so that an exit code survives a reboot."""
+    state: Path
+    """The runtime's own state: `state/runtime`."""
+    cgroup_parent: str
+    runtime: str = ""
+    conmon: str = "conmon"
+    seccomp: str = ""
+
+
+class Host:
+    """Everything that is known of a sandbox is on disk, in the runtime's state, in cgroups and in /proc."""
+
+    def __init__(self, config: OciConfig, content: ContentStore) -> None:
+        self.config = config
+        self.content = content
+        self.sandboxes = config.root / "sandboxes"
+        self.states = config.state / "runtime"
+        self._cgroups: Cgroups | None = None
+        self._tools: tuple[str, str] | None = None
+        self._seccomp: msgspec.Raw | None = None
+
+    @property
+    def cgroups(self) -> Cgroups:
+        if self._cgroups is None:
+            self._cgroups = detect_cgroups()
+        return self._cgroups
+
+    def tools(self) -> tuple[str, str]:
+        """(OCI runtime, conmon); FailedPrecondition `runtime-missing` names the package."""
+        if self._tools is None:
+            runtimes = (self.config.runtime,) if self.config.runtime else ("runc", "crun")
+            runtime = next(filter(None, map(shutil.which, runtimes)), None)
+            conmon = shutil.which(self.config.conmon)
+            for found, name in ((runtime, runtimes[0]), (conmon, self.config.conmon)):
+                if found is None:
+                    raise FailedPrecondition(
+                        f"{name} is not installed",
+                        code="runtime-missing",
+                        hint=f"install it: `apt-get install {Path(name).name}`, `dnf install {Path(name).name}`; "
+                        "`aos doctor` checks the rest",
+                        tool=name,
+                    )
+            assert runtime is not None and conmon is not None
+            self._tools = runtime, conmon
+        return self._tools
+
+    def seccomp_profile(self) -> msgspec.Raw:
+        if self._seccomp is None:
+            profile = load_seccomp(self.config.seccomp, CAPABILITIES)
+            self._seccomp = msgspec.Raw(msgspec.json.encode(profile))
+        return self._seccomp
+
+    def state(self, id: SandboxId) -> SandboxState:
+        directory = self.directory(id)
+        if read_status(directory) is not None:
+            return SandboxState.STOPPED
+        record = Record.read(directory)
+        if record is None:
+            return SandboxState.CREATING
+        if not record.conmon_lives():
+            return SandboxState.STOPPED
+        if self.pid(id) is None:
+            # Its process has ended when there was one; conmon stays for the moment that the exit code takes.
+            return SandboxState.RUNNING if (directory / PIDFILE).exists() else SandboxState.CREATING
+        if (self.states / id / "exec.fifo").exists():
+            return SandboxState.CREATED
+        return SandboxState.PAUSED if self.frozen(id) else SandboxState.RUNNING
+
+    def frozen(self, id: SandboxId) -> bool:
+        return self.cgroups.frozen(self.group(id))
+
+    def pid(self, id: SandboxId) -> int | None:
+        try:
+            pid = int((self.sandboxes / id / PIDFILE).read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if process_start(pid) is not None else None
+
+    def directory(self, id: SandboxId) -> Path:
+        directory = self.sandboxes / id
+        if not directory.is_dir():
+            raise NotFound(
+                f"no sandbox {id}", code="sandbox-not-found", hint="list what there is", sandbox=id
+            )
+        return directory
+
+    def group(self, id: SandboxId) -> str:
+        return f"{self.config.cgroup_parent}/{id}"
+
+    async def tool(self, verb: str, id: SandboxId, *options: str) -> tuple[int, str]:
+        argv = [self.tools()[0], "--root", str(self.states), verb, *options, id]
+        env = tool_environment()
+        return await run_tool(argv, env, seconds=TOOL_SECONDS)
+
+    async def kill_payload(self, id: SandboxId) -> None:
+        group = self.group(id)
+        pid = self.pid(id)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # the init of a pid namespace takes all with it
+        kill_all(self.cgroups, group)
+        if self.frozen(id):
+            await self.tool("resume", id)
+
+
+def wrong_state(id: SandboxId, state: SandboxState, verb: str, hint: str | None = None) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"cannot {verb} sandbox {id}: it is {state.value}", code="sandbox-state", hint=hint, sandbox=id
+    )

@@ -1,0 +1,208 @@
+"""Making a sandbox, and letting its entrypoint run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from aos.content.protocol import IdMap
+from aos.content.tree import LayerTree
+from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument
+from aos.ids import SandboxId
+from aos.runtime.backends.oci.conmon import Conmon, ConmonFailed
+from aos.runtime.backends.oci.failures import failure
+from aos.runtime.backends.oci.host import TOOL_SECONDS, wrong_state
+from aos.runtime.backends.oci.launch import Overlay, wait_readable
+from aos.runtime.backends.oci.record import Record, process_start
+from aos.runtime.bundle import runtime_config
+from aos.runtime.state import Sandbox, SandboxState
+from aos.runtime.users import resolve_user
+
+if TYPE_CHECKING:
+    from aos.runtime.backends.oci.ending import Ends
+    from aos.runtime.backends.oci.host import Host
+    from aos.runtime.backends.oci.removal import Removal
+    from aos.runtime.spec import AgentSpec
+
+__all__ = ["Making"]
+
+_OPEN_FILES = 1_048_576
+
+
+class Making:
+    def __init__(self, host: Host, ends: Ends, removal: Removal) -> None:
+        self._host = host
+        self._ends = ends
+        self._removal = removal
+
+    async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
+        if os.geteuid() != 0:
+            raise FailedPrecondition(
+                "making sandboxes needs root for now",
+                code="needs-root",
+                hint="run the command with sudo",
+            )
+        tools, directory = self._host.tools(), self._host.sandboxes / id
+        seccomp = self._host.seccomp_profile()
+        _check(spec)
+        layers = await self._lowers(spec)
+        try:
+            directory.mkdir(parents=True, mode=0o700)
+        except FileExistsError as error:
+            raise AlreadyExists(
+                f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
+            ) from error
+        group = self._host.group(id)
+        conmon: Conmon | None = None
+        try:
+            upper = self._prepare(directory, spec, layers, seccomp)
+            self._host.cgroups.create(group, spec.limits)
+            work = directory / "work" if spec.rootfs.upper is None else upper.with_name(upper.name + ".work")
+            work.mkdir(exist_ok=True)
+            conmon = await Conmon.launch(
+                conmon=tools[1],
+                runtime=tools[0],
+                runtime_root=self._host.states,
+                id=id,
+                unique=id,
+                bundle=directory,
+                process=spec.process,
+                leave_stdin_open=spec.leave_stdin_open,
+                exec_spec=None,
+                overlay=Overlay(
+                    self._host.content.snapshots.directory, layers, upper, work, directory / "rootfs"
+                ),
+            )
+            record = Record(
+                conmon.pid,
+                process_start(conmon.pid) or "",
+                spec.process.terminal,
+                tuple(map(str, layers)),
+                str(upper),
+            )
+            record.write(directory)
+            pid = await conmon.created()
+        except BaseException as error:
+            await self._removal.give_up(id, conmon)
+            if isinstance(error, ConmonFailed):
+                raise failure(str(error), spec.process, LayerTree(layers)) from error
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                from aos.content.blobs import storage_error
+
+                raise storage_error(error, directory) from error
+            raise
+        self._ends.watch(id, record)
+        return Sandbox(id, SandboxState.CREATED, pid)
+
+    async def _lowers(self, spec: AgentSpec) -> tuple[Path, ...]:
+        """Unpacked layers. One that is there costs two look-ups, so that only a missing one needs a thread."""
+        ensure = self._host.content.snapshots.ensure
+        return await asyncio.to_thread(ensure, spec.rootfs.layers, IdMap.identity())
+
+    def _prepare(
+        self, directory: Path, spec: AgentSpec, layers: tuple[Path, ...], seccomp: msgspec.Raw
+    ) -> Path:
+        upper = spec.rootfs.upper or directory / "upper"
+        if spec.rootfs.upper is None:
+            upper.mkdir()
+            _take_on(upper, layers[-1])
+        (directory / "rootfs").mkdir()
+        user = resolve_user(spec.process.user, LayerTree([*layers, upper]))
+        hosts = directory / "hosts"
+        hosts.write_text(f"127.0.0.1\tlocalhost {spec.hostname}\n::1\tlocalhost\n")
+        files = {"/etc/hosts": str(hosts)}
+        targets = {mount.target for mount in spec.mounts}
+        if spec.network == "host":
+            files = {"/etc/hosts": "/etc/hosts", "/etc/resolv.conf": "/etc/resolv.conf"}
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        config = runtime_config(
+            spec,
+            user=user,
+            rootfs=str(directory / "rootfs"),
+            cgroup=f"/{self._host.group(id=SandboxId(directory.name))}/payload",
+            files={to: source for to, source in files.items() if to not in targets and Path(source).exists()},
+            seccomp=seccomp,
+            open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
+        )
+        (directory / "config.json").write_bytes(msgspec.json.encode(config))
+        return upper
+
+    async def start(self, id: SandboxId) -> None:
+        state = self._host.state(id)
+        if not state.can_start():
+            raise wrong_state(id, state, "start")
+        record = Record.read(self._host.sandboxes / id)
+        assert record is not None  # a created sandbox has one
+        if Path(self._host.tools()[0]).name == "runc":
+            return await self._release(id, record)
+        code, said = await self._host.tool("start", id)
+        if code != 0:
+            raise failure(said, None, LayerTree([Path(layer) for layer in record.layers]))
+
+    async def _release(self, id: SandboxId, record: Record) -> None:
+        """What `runc start` does, without its 6 ms: the container's init blocks until somebody reads its FIFO, and
+        the FIFO's absence says that it runs (libcontainer/container_linux.go, `exec` and `handleFifoResult`)."""
+        fifo = self._host.states / id / "exec.fifo"
+        descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            written = asyncio.create_task(wait_readable(descriptor, TOOL_SECONDS, "runc init"))
+            try:
+                await asyncio.wait(
+                    {written, self._ends.watch(id, record)}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not written.done():
+                    raise failure("the sandbox ended before it was started", None, LayerTree([]))
+                await written
+            finally:
+                written.cancel()
+                with contextlib.suppress(asyncio.CancelledError, AosError):
+                    await written
+            fifo.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def _check(spec: AgentSpec) -> None:
+    """What the kernel would refuse with less to say."""
+    if not spec.process.args:
+        raise InvalidArgument(
+            "there is no command to run",
+            code="spec-invalid",
+            hint="give the package an entrypoint, or name a command",
+        )
+    if not spec.process.cwd.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory {spec.process.cwd!r} is not absolute", code="spec-invalid"
+        )
+    if not spec.rootfs.layers:
+        raise InvalidArgument("the root file system has no layer", code="spec-invalid")
+    for mount in spec.mounts:
+        if (
+            not mount.target.startswith("/")
+            or ".." in mount.target.split("/")
+            or mount.target.rstrip("/") == ""
+        ):
+            raise InvalidArgument(f"{mount.target!r} is not a place to mount at", code="spec-invalid")
+        if mount.kind == "bind" and not (
+            mount.source and mount.source.is_absolute() and mount.source.exists()
+        ):
+            raise InvalidArgument(
+                f"{mount.source} does not exist, or is not absolute",
+                code="mount-source-missing",
+                hint="make it first; AOS makes no directories on the host",
+                source=str(mount.source),
+            )
+
+
+def _take_on(directory: Path, like: Path) -> None:
+    """The upper directory's own mode and owner are those of the sandbox's root directory."""
+    status = like.stat()
+    os.chown(directory, status.st_uid, status.st_gid)
+    directory.chmod(status.st_mode & 0o7777)

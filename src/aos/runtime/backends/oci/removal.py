@@ -1,0 +1,109 @@
+"""The end of all traces of a sandbox, whatever state a crash has left it in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aos.errors import AosError, Internal
+from aos.runtime.backends.oci.host import wrong_state
+from aos.runtime.backends.oci.record import Record, remove_tree
+from aos.runtime.cgroups import kill_all
+from aos.runtime.state import SandboxState
+
+if TYPE_CHECKING:
+    from aos.ids import SandboxId
+    from aos.runtime.backends.oci.conmon import Conmon
+    from aos.runtime.backends.oci.ending import Ends
+    from aos.runtime.backends.oci.host import Host
+
+__all__ = ["Removal"]
+
+_KILL_SECONDS = 10.0
+"""How long a killed sandbox may take to be gone."""
+
+
+class Removal:
+    def __init__(self, host: Host, ends: Ends) -> None:
+        self._host = host
+        self._ends = ends
+
+    async def delete(self, id: SandboxId, *, force: bool = False) -> None:
+        directory = self._host.sandboxes / id
+        if not directory.exists():
+            return
+        state = self._host.state(id)
+        if not force and not state.can_delete():
+            raise wrong_state(id, state, "delete", hint="stop it first, or force the deletion")
+        record = Record.read(directory)
+        if state is SandboxState.CREATING:
+            await self._end_half_made(id)
+        elif state is not SandboxState.STOPPED:
+            await self._host.kill_payload(id)
+        if record is not None:
+            try:
+                async with asyncio.timeout(_KILL_SECONDS):
+                    await asyncio.shield(self._ends.watch(id, record))
+            except TimeoutError as error:
+                raise Internal(
+                    f"sandbox {id} did not end within {_KILL_SECONDS:g} s of SIGKILL",
+                    code="sandbox-stuck",
+                    hint="a process in uninterruptible sleep keeps it; delete it again later",
+                    sandbox=id,
+                ) from error
+        await self._remove_group(id)
+        # Renamed first: a directory that is there is a sandbox, whole or half-made, and never a half-removed one.
+        doomed = directory.with_name(f".{id}")
+        shutil.rmtree(self._host.states / id, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            directory.rename(doomed)
+        self._ends.forget(id)
+        await asyncio.to_thread(remove_tree, doomed)
+
+    async def give_up(self, id: SandboxId, conmon: Conmon | None) -> None:
+        """Creation failed: remove every trace, whatever else happens meanwhile."""
+        if conmon is not None:
+            conmon.close()
+        cleaning = asyncio.create_task(self._delete_quietly(id))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(cleaning)
+        if not cleaning.done():
+            await asyncio.wait([cleaning])
+
+    async def _delete_quietly(self, id: SandboxId) -> None:
+        """The failure that led here is what the caller must hear of; what stays is found by `list`."""
+        with contextlib.suppress(AosError, OSError):
+            await self.delete(id, force=True)
+
+    async def _end_half_made(self, id: SandboxId) -> None:
+        """No record: a conmon may run that nobody knows. Its command line names the directory."""
+        directory = os.fsencode(self._host.sandboxes / id)
+        for entry in Path("/proc").iterdir():  # noqa: ASYNC240 - memory, not a disk
+            if entry.name.isdecimal():
+                with contextlib.suppress(OSError, ValueError):
+                    argv = (entry / "cmdline").read_bytes().split(b"\0")
+                    if b"conmon" in argv[0] and argv[argv.index(b"-b") + 1] == directory:
+                        os.kill(int(entry.name), signal.SIGKILL)
+        await self._host.kill_payload(id)
+        await self._host.tool("delete", id, "--force")
+
+    async def _remove_group(self, id: SandboxId) -> None:
+        """A group stays busy for a moment after its last process has ended."""
+        group = self._host.group(id)
+        for attempt in range(60):
+            if self._host.cgroups.remove(group):
+                self._host.cgroups.remove_empty(self._host.config.cgroup_parent)
+                return
+            kill_all(self._host.cgroups, group)
+            await asyncio.sleep(0.001 * 1.2**attempt if attempt < 30 else 0.2)
+        raise Internal(
+            f"the cgroup of sandbox {id} does not become empty",
+            code="sandbox-stuck",
+            hint="a process in uninterruptible sleep keeps it; delete it again later",
+            sandbox=id,
+        )
