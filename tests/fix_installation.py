@@ -63,7 +63,9 @@ class Installation:
         return self.config.state
 
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AOS_")}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AOS_", "NO_COLOR"))
+        }
         return kept | {"AOS_ROOT": str(self.root), "AOS_STATE": str(self.state), **self.environ}
 
     def command(self, *words: str | os.PathLike[str]) -> list[str]:
