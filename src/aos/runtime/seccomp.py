@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aos.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 __all__ = ["DEFAULT_PROFILES", "load_seccomp"]
 
@@ -61,6 +61,7 @@ def _convert(raw: dict[str, Any], capabilities: Collection[str]) -> dict[str, An
     # The machine's own calls alone: without its 32-bit ones there is less kernel to attack, and a third less
     # filter to compile at each start (docs/decisions/0009-native-system-calls.md).
     architectures = [_ARCHITECTURES[machine]] if machine in _ARCHITECTURES else []
+    known = _known_names()
     converted: dict[str, Any] = {"defaultAction": raw["defaultAction"], "syscalls": []}
     if "defaultErrnoRet" in raw:
         converted["defaultErrnoRet"] = raw["defaultErrnoRet"]
@@ -69,13 +70,28 @@ def _convert(raw: dict[str, Any], capabilities: Collection[str]) -> dict[str, An
     for rule in raw["syscalls"]:
         if not _holds(rule, _GO_ARCHITECTURES.get(machine, machine), capabilities):
             continue
-        kept = {"names": rule["names"], "action": rule["action"]}
+        names = [name for name in rule["names"] if known(name)]
+        if not names:
+            continue
+        kept = {"names": names, "action": rule["action"]}
         if rule.get("errnoRet") is not None:
             kept["errnoRet"] = rule["errnoRet"]
         if rule.get("args"):
             kept["args"] = rule["args"]
         converted["syscalls"].append(kept)
     return converted
+
+
+def _known_names() -> Callable[[str], bool]:
+    """Whether this machine has a system call of that name; a fifth of the profile's are other machines'. Without
+    libseccomp every name is kept, and the OCI runtime passes over what it does not know."""
+    import ctypes
+
+    try:
+        resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name
+    except (OSError, AttributeError):
+        return lambda _: True
+    return lambda name: int(resolve(name.encode())) >= 0
 
 
 def _holds(rule: dict[str, Any], architecture: str, capabilities: Collection[str]) -> bool:

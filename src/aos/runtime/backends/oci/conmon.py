@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aos.runtime.spec import ProcessSpec
 
 __all__ = [
+    "EXIT",
     "Conmon",
     "ConmonFailed",
     "connect",

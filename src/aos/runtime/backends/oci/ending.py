@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError
-from aos.runtime.backends.oci.conmon import decode_exit, read_exit_file
+from aos.runtime.backends.oci.conmon import EXIT, decode_exit, read_exit_file
+from aos.runtime.backends.oci.exit_files import ExitFiles
 from aos.runtime.backends.oci.launch import reap, wait_readable
 from aos.runtime.backends.oci.record import Record, read_status, write_status
 from aos.runtime.state import ExitStatus
@@ -33,6 +34,8 @@ class Ends:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._ends: dict[SandboxId, asyncio.Task[ExitStatus]] = {}
+        self._exit_files = ExitFiles()
+        self._gone: set[asyncio.Task[None]] = set()
 
     async def wait(self, id: SandboxId) -> ExitStatus:
         directory = self._host.directory(id)
@@ -54,10 +57,18 @@ class Ends:
         directory, group = self._host.sandboxes / id, self._host.group(id)
         loop = asyncio.get_running_loop()
         enrolling = loop.call_later(_ENROLL_SECONDS, loop.run_in_executor, None, self._enroll, group, record)
+        written_now = self._exit_files.expect(directory / EXIT)
+        gone = asyncio.create_task(_until_gone(record), name=f"conmon of {id}")
+        self._gone.add(gone)  # it goes on, to reap, when the exit file is there first
+        gone.add_done_callback(self._gone.discard)
         try:
-            await _until_gone(record)
+            if read_exit_file(directory) is None:
+                await asyncio.wait({gone, written_now}, return_when=asyncio.FIRST_COMPLETED)
+            if read_exit_file(directory) is None:
+                await gone  # only then is it known that nothing more will be written
         finally:
             enrolling.cancel()
+            written_now.cancel()
         if (status := read_status(directory)) is not None:
             return status
         written = read_exit_file(directory)
