@@ -157,9 +157,10 @@ class Making:
                 await asyncio.wait(
                     {written, self._ends.watch(id, record)}, return_when=asyncio.FIRST_COMPLETED
                 )
-                if not written.done():
+                if written.done():
+                    await written
+                elif not os.read(descriptor, 16):  # it wrote nothing: it ended without having run
                     raise failure("the sandbox ended before it was started", None, LayerTree([]))
-                await written
             finally:
                 written.cancel()
                 with contextlib.suppress(asyncio.CancelledError, AosError):
