@@ -70,7 +70,8 @@ class SnapshotStore:
 
         temporary = path.with_name("." + path.name)
         _remove(temporary)
-        temporary.mkdir(mode=0o755)
+        temporary.mkdir()
+        temporary.chmod(0o755)  # whatever the umask: it is an agent's root directory
         digest = hashlib.sha256()
 
         def hashed(pieces: Iterator[bytes]) -> Iterator[bytes]:

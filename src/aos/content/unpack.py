@@ -198,7 +198,8 @@ class _Tree:
                 except FileNotFoundError:
                     if not make:
                         raise
-                    os.mkdir(part, 0o755, dir_fd=current)
+                    os.mkdir(part, dir_fd=current)
+                    os.chmod(part, 0o755, dir_fd=current)  # whatever the umask
                     following = os.open(part, flags, dir_fd=current)
                 os.close(current)
                 current = following

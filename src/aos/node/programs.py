@@ -42,8 +42,8 @@ class PackagePrograms:
         overrides = msgspec.to_builtins(call)
         for transient in ("reference", "name", "attach", "remove", "dry_run", "rows", "columns", "restart"):
             overrides.pop(transient)
-        # Who leaves a terminal, or was never there, may come back; the end of a pipe is the end of the input.
-        overrides["leave_stdin_open"] = call.stdin and (call.terminal or not call.attach)
+        # Who leaves a terminal may come back to it; the end of a pipe is the end of the input.
+        overrides["leave_stdin_open"] = call.stdin and call.terminal
         spec = to_agent_spec(package, _overrides(overrides, ""))
         _check_network(spec.network)
         restart = call.restart or (package.definition or {}).get("restart") or "never"
