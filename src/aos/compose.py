@@ -97,10 +97,16 @@ def agentfile(context: Path, file: Path | None = None) -> tuple[Path, Definition
 
 def agentfile_start(name: str) -> tuple[dict[str, str], str]:
     """The files of a new agent, and the reference that its build gets. Raises what is wrong with the name."""
-    from aos.agentfile import loads, starting_files
+    from aos.agentfile import AgentfileError, loads, starting_files
+    from aos.errors import InvalidArgument
 
     files = starting_files(name)
-    metadata = loads(files["Agentfile"].encode()).metadata
+    try:
+        metadata = loads(files["Agentfile"].encode()).metadata
+    except AgentfileError as error:
+        raise InvalidArgument(
+            f"{name!r:.60} cannot name a package", code="name-invalid", hint=error.problems[0].hint, name=name
+        ) from error
     return files, f"{metadata.name}:{metadata.version}"
 
 

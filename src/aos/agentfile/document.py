@@ -39,6 +39,13 @@ _KINDS = (
     ("old integer", re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*|[-+]?0b[01_]+")),
 )
 
+_SURROGATES = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+"""How JSON writes characters beyond U+FFFF, which YAML does not know."""
+
+
+def _character(match: re.Match[str]) -> str:
+    return chr(0x10000 + ((int(match[1], 16) - 0xD800) << 10) + int(match[2], 16) - 0xDC00)
+
 
 def scalar_kind(node: yaml.ScalarNode) -> str:
     """`string`, or what a plain scalar is, or would have been in YAML 1.1 (`old …`, `date`)."""
@@ -68,7 +75,6 @@ class Document:
                 line, column, f"byte 0x{data[error.start]:02x} is not UTF-8", hint="save the file as UTF-8"
             ) from error
         self.lines = text.split("\n")
-        self._check_depth(text)
         self.root = self._compose(text)
 
     @classmethod
@@ -113,7 +119,10 @@ class Document:
             line = text.count("\n", 0, bad.start()) + 1
             column = bad.start() - (text.rfind("\n", 0, bad.start()) + 1) + 1
             raise self.error(line, column, f"the character U+{ord(bad[0]):04X} is not allowed in YAML")
+        if text.lstrip().startswith("{"):
+            text = _SURROGATES.sub(_character, text)
         try:
+            self._check_depth(text)
             node = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -143,15 +152,16 @@ class Document:
         return self.error(line, column, f"not YAML: {problem}{context}", hint=hint)
 
     def _check_depth(self, text: str) -> None:
-        """Before any recursive parser sees it: brackets, and indentation, that nest without end."""
+        """Before anything recursive sees it; libyaml's event parser is not."""
         depth = 0
-        for match in re.finditer(r"[\[{\]}\n]|(?<=\n)(?:[ ]*- )+", text):
-            token = match[0]
-            if token in "[{":
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
-            elif token in "]}":
-                depth = max(0, depth - 1)
-            dashes = token.count("- ")
-            if depth > _DEPTH_LIMIT or dashes > _DEPTH_LIMIT:
-                line = text.count("\n", 0, match.start()) + 1
-                raise self.error(line, 1, f"more than {_DEPTH_LIMIT} levels of nesting")
+                if depth > _DEPTH_LIMIT:
+                    mark = event.start_mark
+                    assert mark is not None
+                    raise self.error(
+                        mark.line + 1, mark.column + 1, f"more than {_DEPTH_LIMIT} levels of nesting"
+                    )
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1

@@ -10,6 +10,7 @@ _UNITS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _UNITS |= {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKMGT]i?)?B?")
 _CPU = re.compile(r"([0-9]+)m|([0-9]+(?:\.[0-9]+)?)")
+_DIGITS = 18
 MEMORY_LEAST = 4 << 20
 """Bytes; below this no process of an agent would start."""
 
@@ -19,6 +20,8 @@ def parse_memory(text: str) -> int:
     match = _MEMORY.fullmatch(text)
     if not match or (match[2] or "") not in _UNITS:
         raise ValueError("an amount of memory, such as 512Mi, 1G or a number of bytes")
+    if len(match[1]) > _DIGITS:
+        raise ValueError("less than an exabyte of memory")
     amount = int(float(match[1]) * _UNITS[match[2] or ""])
     if amount < MEMORY_LEAST:
         raise ValueError(f"at least {MEMORY_LEAST >> 20}Mi of memory")
@@ -30,6 +33,8 @@ def parse_cpu(text: str) -> float:
     match = _CPU.fullmatch(text)
     if not match:
         raise ValueError("a number of CPUs, such as 1.5, 2 or 500m")
+    if len(text) > _DIGITS:
+        raise ValueError("a number of CPUs that a host can have")
     amount = int(match[1]) / 1000 if match[1] else float(match[2])
     if amount < 0.01:
         raise ValueError("at least 10m of a CPU")

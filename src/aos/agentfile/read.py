@@ -143,7 +143,7 @@ def _entrypoint(walk: Walk, node: yaml.Node) -> Entrypoint:
                 hint='such as [python3, main.py], or ["/bin/sh", "-c", "…"] for a shell',
             )
             continue
-        found[name] = walk.strings(fields[name], f"entrypoint.{name}")
+        found[name] = walk.strings(fields[name], f"entrypoint.{name}", blank=name == "args")
     return Entrypoint(found.get("command", ()), found.get("args", ()))
 
 

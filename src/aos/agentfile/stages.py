@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Declared", "arrange"]
 
+_MOST = 200
+"""Stages of one Agentfile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Declared:
@@ -27,6 +30,9 @@ class Declared:
 
 def arrange(walk: Walk, declared: list[Declared]) -> tuple[Stage, ...]:
     """Stages in dependency order, otherwise as written; the package is the last one."""
+    if len(declared) > _MOST:
+        walk.note(declared[_MOST].node, f"more than {_MOST} stages", hint="steps may be as many as you like")
+        return ()
     names: dict[str, Declared] = {}
     for one in declared:
         name = one.stage.name

@@ -8,7 +8,7 @@ _AGENTFILE = """\
 apiVersion: aos.io/v1
 kind: AgentPackage
 metadata:
-  name: {name}
+  name: "{name}"
   version: 0.1.0
   description: What this agent does, in one line
 

@@ -6,6 +6,7 @@ So that a file is read to its end and all its problems are told at once.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Fields", "Walk"]
 
+_DECIMAL = re.compile(r"0|[1-9][0-9]*")
 _NODE_LIMIT = 50_000
 _DEPTH_LIMIT = 50
 _T = TypeVar("_T")
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+)
 
 Fields = dict[str, yaml.Node]
 
@@ -126,8 +132,11 @@ class Walk:
             return None
         return str(node.value)
 
-    def strings(self, node: yaml.Node, what: str, *, empty: bool = True) -> tuple[str, ...]:
-        found = [self.string(item, f"an item of {what}", empty=False) for item in self.items(node, what)]
+    def strings(
+        self, node: yaml.Node, what: str, *, empty: bool = True, blank: bool = False
+    ) -> tuple[str, ...]:
+        """A list of strings; `empty`: it may have none, `blank`: one of them may be empty."""
+        found = [self.string(item, f"an item of {what}", empty=blank) for item in self.items(node, what)]
         if not empty and isinstance(node, yaml.SequenceNode) and not node.value:
             self.note(node, f"{what} must not be empty")
         return tuple(text for text in found if text is not None)
@@ -144,7 +153,11 @@ class Walk:
         return None
 
     def integer(self, node: yaml.Node, what: str, *, least: int) -> int | None:
-        if isinstance(node, yaml.ScalarNode) and scalar_kind(node) == "integer" and node.value.isdecimal():
+        if (
+            isinstance(node, yaml.ScalarNode)
+            and scalar_kind(node) == "integer"
+            and _DECIMAL.fullmatch(node.value)
+        ):
             if len(node.value) <= 18 and (number := int(node.value)) >= least:
                 return number
             self.note(node, f"{what} must be at least {least} and have at most 18 digits")
@@ -210,6 +223,8 @@ class Walk:
                 size = f"{_NODE_LIMIT} values" if count > _NODE_LIMIT else f"{_DEPTH_LIMIT} levels of nesting"
                 self.note(node, f"{why} {size}", code="agentfile-syntax", hint="write it out, and smaller")
                 self.finish()
+            if node.tag not in _TAGS:
+                self.note(node, f"the tag {node.tag!r:.60} has no meaning here", hint="remove it")
             if isinstance(node, yaml.MappingNode):
                 for key, value in node.value:
                     pending += [(key, depth + 1), (value, depth + 1)]

@@ -165,6 +165,8 @@ def test_the_offending_line_is_shown_with_a_mark() -> None:
         (b"a: [", "not YAML"),
         (b"[" * 100_000, "nesting"),
         (b"- " * 5000, "nesting"),
+        (b"? " * 200_000, "nesting"),
+        (b"a: !!python/object:os.system x", "has no meaning"),
         (b"a: &x [*x]", "nesting"),
         (b"x" * (1 << 20) + b"y", "at most"),
         (b"a: *nothing", "undefined alias"),
@@ -237,3 +239,30 @@ def test_a_foreign_definition_is_refused() -> None:
     with pytest.raises(InvalidArgument) as refused:
         Definition.from_json({"metadata": {"wrong": 1}, "stages": []})
     assert refused.value.code == "definition-invalid"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "resources: {memory: " + "9" * 400 + "}",
+        "resources: {cpu: " + "9" * 400 + "}",
+        "resources: {pids: 010}",
+        "stages: [" + ", ".join(f"{{name: s{n}, from: s{n + 1}}}" for n in range(3000)) + "]",
+    ],
+)
+def test_too_much_is_told_and_breaks_nothing(text: str) -> None:
+    assert problems(HEAD + "from: scratch\n" + text)
+
+
+def test_brackets_in_text_are_no_nesting_and_json_has_surrogates() -> None:
+    script = "".join("printf '\\e[31m'; " for _ in range(100))
+    loads((HEAD + f"from: scratch\nsteps: [{{run: {json.dumps(script)}}}]\n").encode())
+    fields = {"apiVersion": "aos.io/v1", "kind": "AgentPackage", "from": "scratch"}
+    metadata = {"name": "it", "version": "1.0.0", "description": "\N{GRINNING FACE}"}
+    text = json.dumps({**fields, "metadata": metadata})
+    assert loads(text.encode()).metadata.description == "\N{GRINNING FACE}"
+
+
+def test_arguments_may_be_empty() -> None:
+    text = HEAD + 'from: scratch\nentrypoint: {command: [x], args: [""]}\n'
+    assert loads(text.encode()).entrypoint.args == ("",)
