@@ -108,3 +108,20 @@ def test_quick(aos: Installation) -> None:
     started = time.monotonic()
     assert aos("logs", "--tail", "2", "a").out == "299999\n300000\n"
     assert time.monotonic() - started < 2
+
+
+def test_a_log_is_its_agents_and_goes_with_it(aos: Installation, tmp_path: Path) -> None:
+    """All processes write into one log; the exit record of each has its own last lines."""
+    script = "echo x >> /data/n; echo run $(wc -l < /data/n); [ $(wc -l < /data/n) -ge 3 ]"
+    run = ["run", "-d", "--name", "a", "--restart", "on-failure", "-v", f"{tmp_path}:/data"]
+    aos(*run, "busybox:1", "-c", script)
+    aos("wait", "a")
+    assert aos("logs", "a").out == "run 1\nrun 2\nrun 3\n"
+    (inspected,) = aos("inspect", "a").json
+    tails = [process["exit"]["tail"] for process in inspected["processes"]]
+    assert tails == ["run 1", "run 2", "run 3"]
+    aos("rm", "a")
+    deadline = time.monotonic() + 5
+    while list((aos.root / "logs").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

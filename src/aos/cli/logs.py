@@ -9,7 +9,7 @@ from aos.cli._log import Printer, start_of_tail
 from aos.cli._options import Option, Verb
 from aos.cli._streams import write_all
 from aos.cli._values import parse_moment
-from aos.errors import InvalidArgument, NotFound
+from aos.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ VERB = Verb(
 _BLOCK = 1 << 18
 _TICK = 100
 """Milliseconds between looks at a log that is followed."""
-_TICKS_PER_LOOK = 5
-"""Looks after which a restart, which brings a new log, is looked for."""
 
 
 def main(args: Arguments) -> int:
@@ -47,17 +45,18 @@ def main(args: Arguments) -> int:
         log = descriptors[0]
         posix.lseek(log, 0 if tail == "all" else start_of_tail(log, int(tail)), 0)
         if args["follow"]:
-            follow(agent, log, printer, _node.Answer(node, "agent.wait", agent=agent))
+            answer = _node.Answer(node, "agent.wait", agent=agent)
+            follow(log, printer, answer)
+            answer.result()
         else:
             _drain(log, printer)
     return 0
 
 
-def follow(agent: str, log: int, printer: Printer, answer: _node.Answer) -> None:
-    """Print a log and its successors until the agent has finished; owns the descriptor."""
+def follow(log: int, printer: Printer, answer: _node.Answer) -> None:
+    """Print a log, from where the descriptor stands, until the agent has finished."""
     import select
 
-    tick = 0
     while not answer.known:
         if _drain(log, printer):
             continue
@@ -65,10 +64,6 @@ def follow(agent: str, log: int, printer: Printer, answer: _node.Answer) -> None
         poll.register(answer.descriptor, select.POLLIN)
         if poll.poll(_TICK):
             answer.advance()
-        tick += 1
-        if tick % _TICKS_PER_LOOK == 0:
-            log = _successor(agent, log, printer)
-    log = _successor(agent, log, printer)
     _drain(log, printer)
 
 
@@ -79,19 +74,3 @@ def _drain(log: int, printer: Printer) -> bool:
         printer.feed(data)
         some = True
     return some
-
-
-def _successor(agent: str, log: int, printer: Printer) -> int:
-    """The log of the agent's present process: after a restart another than `log`, which is read to its end."""
-    try:
-        _, descriptors = _node.open("agent.logs", agent=agent)
-    except NotFound:  # removed meanwhile; we still hold the file
-        return log
-    newer = descriptors[0]
-    old, new = posix.fstat(log), posix.fstat(newer)
-    if (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino):
-        posix.close(newer)
-        return log
-    _drain(log, printer)
-    posix.close(log)
-    return newer

@@ -9,7 +9,7 @@ from aos.cli import _node, _values
 from aos.cli._options import Option, Verb
 from aos.cli._records import death
 from aos.cli._session import Session
-from aos.cli._streams import CLOSED, DETACHED
+from aos.cli._streams import CLOSED, DETACHED, ENDED, write_all
 from aos.cli._terminal import dimensions
 from aos.errors import FailedPrecondition, InvalidArgument
 
@@ -62,7 +62,7 @@ def main(args: Arguments) -> int:
         agent = started["agent"]
         answer = _node.Answer(node, "agent.wait", agent=agent)
         session.signals(agent)
-        outcome = session.carry(descriptors, answer)
+        outcome = session.carry(descriptors, answer) if call["attach"] else _follow(agent, answer)
         if outcome == DETACHED:
             return 0
         if outcome == CLOSED:  # as a process of this host would die of SIGPIPE
@@ -76,22 +76,42 @@ def main(args: Arguments) -> int:
     return code
 
 
+def _follow(agent: str, answer: _node.Answer) -> str:
+    """What all of its processes write, from the log: streams end with their process."""
+    from aos.cli._log import Printer
+    from aos.cli.logs import follow
+
+    _, descriptors = _node.open("agent.logs", agent=agent)
+    try:
+        follow(descriptors[0], Printer(write_all), answer)
+    except BrokenPipeError:
+        return CLOSED
+    return ENDED
+
+
 def _call(args: Arguments) -> dict[str, Any]:
     """The parameters of `agent.run` (docs/kernel.md)."""
-    attach = not args["detach"]
-    if args["tty"] and args["interactive"] and attach and not posix.isatty(0):
+    attached = not args["detach"]
+    restarts = args["restart"] not in (None, "never")
+    if args["tty"] and args["interactive"] and attached and not posix.isatty(0):
         raise FailedPrecondition(
             "-t with -i needs a terminal, and standard input is none",
             code="no-terminal",
             hint="leave -t away when input comes from a pipe or a file",
         )
-    if args["rm"] and args["restart"] == "on-failure":
-        raise InvalidArgument("--rm and --restart on-failure exclude each other", code="usage")
+    if args["rm"] and restarts:
+        raise InvalidArgument(f"--rm and --restart {args['restart']} exclude each other", code="usage")
+    if restarts and attached and (args["interactive"] or args["tty"]):
+        raise InvalidArgument(
+            f"-i and -t are one process's, --restart {args['restart']} makes several",
+            code="usage",
+            hint="start it with -d; `aos attach` connects to whichever process runs",
+        )
     call: dict[str, Any] = {
         "reference": args["reference"],
         "terminal": args["tty"],
         "stdin": args["interactive"],
-        "attach": attach and not args["dry-run"],
+        "attach": attached and not restarts and not args["dry-run"],
         "remove": args["rm"],
         "dry_run": args["dry-run"],
     }

@@ -28,13 +28,18 @@ __all__ = ["PROTOCOL", "Connection"]
 
 PROTOCOL = 1
 _DESCRIPTORS = CMSG_LEN(4 * 4)
+_TRIES = 5
 
 
 class Connection:
     """Calls may be pipelined: `send` several, then `receive` each. Not for use by several threads at once."""
 
-    def __init__(self, connected: socket) -> None:
-        self._socket = connected
+    def __init__(self, start: bool) -> None:
+        self._start = start
+        self._socket = _reach(start)
+        self._unheard: list[bytes] = []
+        """What was sent while the greeting is unanswered: a node that ended before that has done none of it."""
+        self._tries = _TRIES
         self._buffer = b""
         self._next = 0
         self._answers: dict[int, dict[str, Any]] = {}
@@ -49,20 +54,7 @@ class Connection:
         Unavailable `daemon-not-running`; PermissionDenied `not-the-owner`; what the daemon said when it could
         not start. A version mismatch shows with the first answer.
         """
-        directory = state_directory(posix.environ) + "/kernel"
-        connected = _connect(directory)
-        if connected is None and start:
-            from aos.client.start import start_daemon
-
-            start_daemon()
-            connected = _connect(directory)
-        if connected is None:
-            raise Unavailable(
-                "the node's daemon is not running",
-                code="daemon-not-running",
-                hint="`aos node start` starts it; so does any verb that needs it",
-            )
-        return cls(connected)
+        return cls(start)
 
     def __enter__(self) -> Connection:
         return self
@@ -92,11 +84,14 @@ class Connection:
     def send(self, method: str, **params: object) -> int:
         """A number for `receive`."""
         self._next += 1
-        line = encode({"jsonrpc": "2.0", "id": self._next, "method": method, "params": params})
+        text = encode({"jsonrpc": "2.0", "id": self._next, "method": method, "params": params})
+        line = text.encode("utf-8", "surrogateescape") + b"\n"
+        if self._next == 1 or self._hello is not None:
+            self._unheard.append(line)
         try:
-            self._socket.sendall(line.encode("utf-8", "surrogateescape") + b"\n")
+            self._socket.sendall(line)
         except OSError as error:
-            raise _lost() from error
+            self._again(error)
         return self._next
 
     def receive(self, request: int) -> Any:
@@ -127,12 +122,12 @@ class Connection:
         try:
             data, ancillary, _, _ = self._socket.recvmsg(1 << 16, _DESCRIPTORS, MSG_CMSG_CLOEXEC)
         except ConnectionError as error:
-            raise _lost() from error
+            return self._again(error)
         for level, kind, content in ancillary:
             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
                 self._descriptors += memoryview(content).cast("i").tolist()
         if not data:
-            raise _lost()
+            return self._again(None)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             message = decode(line.decode())
@@ -140,11 +135,47 @@ class Connection:
                 self._notifications.append(message["params"])
             elif message["id"] == self._hello:
                 self._hello = None
+                self._unheard.clear()
                 _result(message)
             elif message["id"] is None:
                 _result(message)  # the kernel could not read a message of ours
             else:
                 self._answers[message["id"]] = message
+
+    def _again(self, error: OSError | None) -> None:
+        """The connection broke. When the node has not even greeted (it was killed, or is being restarted), ask
+        the one that comes after it."""
+        while self._unheard and self._tries:
+            self._tries -= 1
+            self._socket.close()
+            self._socket = _reach(self._start)
+            self._buffer = b""
+            try:
+                return self._socket.sendall(b"".join(self._unheard))
+            except OSError as again:
+                error = again
+        raise Unavailable(
+            "the connection to the node broke",
+            code="connection-lost",
+            hint="agents go on running; try again, and see the daemon's log (`aos node status`)",
+        ) from error
+
+
+def _reach(start: bool) -> socket:
+    directory = state_directory(posix.environ) + "/kernel"
+    connected = _connect(directory)
+    if connected is None and start:
+        from aos.client.start import start_daemon
+
+        start_daemon()
+        connected = _connect(directory)
+    if connected is None:
+        raise Unavailable(
+            "the node's daemon is not running",
+            code="daemon-not-running",
+            hint="`aos node start` starts it; so does any verb that needs it",
+        )
+    return connected
 
 
 def _connect(directory: str) -> socket | None:
@@ -173,14 +204,6 @@ def _result(message: dict[str, Any]) -> Any:
     if "error" in message:
         raise from_wire(message["error"])
     return message["result"]
-
-
-def _lost() -> Unavailable:
-    return Unavailable(
-        "the connection to the node broke",
-        code="connection-lost",
-        hint="agents go on running; try again, and see the daemon's log (`aos node status`)",
-    )
 
 
 def _not_owner(directory: str) -> PermissionDenied:

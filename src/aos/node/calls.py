@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from pathlib import Path
@@ -151,9 +150,6 @@ class Calls:
     async def agent_inspect(self, call: syscalls.OfAgent) -> dict[str, Any]:
         agent = self._node.machine.find(call.agent)
         process = self._node.machine.state.processes[agent.pid]
-        log = None
-        with contextlib.suppress(NotFound):
-            log = str(await self._node.runtime.logs(SandboxId(process.sandbox)))
         return {
             **self._record(agent),
             "remove": agent.remove,
@@ -161,7 +157,7 @@ class Calls:
             "stop_signal": agent.program.stop_signal,
             "overrides": agent.program.overrides,
             "sandbox": process.sandbox,
-            "log": log,
+            "log": str(self._node.log_of(agent.id)),
             "processes": self._processes(agent),
         }
 
@@ -226,13 +222,12 @@ class Calls:
         agent = self._node.machine.find(call.agent)
         process = self._node.machine.state.processes[agent.pid]
         try:
-            path = await self._node.runtime.logs(SandboxId(process.sandbox))
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except (NotFound, FileNotFoundError) as error:
+            descriptor = os.open(self._node.log_of(agent.id), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
             raise NotFound(
-                f"agent {agent.name} has no log: its sandbox is gone",
+                f"agent {agent.name} has no log",
                 code="log-not-found",
-                hint=f"`aos inspect {agent.name}` has its last lines",
+                hint=f"`aos inspect {agent.name}` has the last lines of its processes",
                 agent=agent.id,
             ) from error
         return Answer({"running": process.state is ProcessState.RUNNING}, [descriptor])

@@ -1,7 +1,8 @@
-"""The last lines of a sandbox's log, for its exit record."""
+"""The last lines that a process wrote, for its exit record."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ _BYTES = 2048
 """Of text; the read behind it is larger by what the log's prefixes take."""
 
 
-def read_tail(log: Path) -> str:
-    """At most ten lines and 2 KiB; empty when there is no log. The log's format is Kubernetes CRI."""
+def read_tail(log: Path, since: float) -> str:
+    """At most ten lines and 2 KiB, none from before `since` (seconds since the epoch); empty when there is no log.
+    Its format is Kubernetes CRI."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 4 * _BYTES))
@@ -26,8 +28,8 @@ def read_tail(log: Path) -> str:
     partial = ""
     for line in raw.decode(errors="replace").splitlines():
         fields = line.split(" ", 3)
-        if len(fields) < 4 or fields[2] not in ("P", "F"):
-            continue  # the first line may be cut
+        if len(fields) < 4 or fields[2] not in ("P", "F") or not _at_least(fields[0], since):
+            continue  # the first line may be cut, earlier ones are another process's
         partial += fields[3]
         if fields[2] == "F":
             text.append(partial)
@@ -35,3 +37,10 @@ def read_tail(log: Path) -> str:
     if partial:
         text.append(partial)
     return "\n".join(text[-_LINES:])[-_BYTES:]
+
+
+def _at_least(text: str, since: float) -> bool:
+    try:
+        return datetime.fromisoformat(text).timestamp() >= since
+    except ValueError:
+        return False

@@ -132,7 +132,11 @@ async def serve(
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    async with Node(runtime=runtime, journal=journal, programs=programs, clock=clock, ids=ids) as node:
+    logs = config.root / "logs"
+    logs.mkdir(mode=0o700, exist_ok=True)
+    async with Node(
+        runtime=runtime, journal=journal, programs=programs, logs=logs, clock=clock, ids=ids
+    ) as node:
         await node.adopt()
         housekeeping = Housekeeping(node, content, registry, config.root)
         with _listening(config) as listening:

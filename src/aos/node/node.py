@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aos.errors import AosError, NotFound
 from aos.ids import SandboxId
-from aos.kernel.process.effects import Discard, Launch, Signal, Terminate, Wake
+from aos.kernel.process.effects import Discard, Erase, Launch, Signal, Terminate, Wake
 from aos.kernel.process.machine import Machine, not_running
 from aos.kernel.process.records import AgentState, ExitRecord, ProcessState
 from aos.node.failpoints import failpoint
@@ -20,6 +20,7 @@ from aos.runtime.state import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from pathlib import Path
 
     from aos.clock import Clock
     from aos.ids import IdSource
@@ -36,6 +37,8 @@ __all__ = ["Node", "Programs"]
 log = logging.getLogger("aosd")
 
 _RETRY_SECONDS = 1.0
+_CLEANING_SECONDS = 5.0
+"""How long a stop waits for the sandboxes of removed agents; what is left then, the next start deletes."""
 
 
 class Programs(Protocol):
@@ -48,17 +51,28 @@ class Node:
     """Runs inside `async with`: tasks of its effects live and end with it, agents do not."""
 
     def __init__(
-        self, *, runtime: RuntimeFacade, journal: Journal, programs: Programs, clock: Clock, ids: IdSource
+        self,
+        *,
+        runtime: RuntimeFacade,
+        journal: Journal,
+        programs: Programs,
+        logs: Path,
+        clock: Clock,
+        ids: IdSource,
     ) -> None:
+        """`logs`: the directory of the agents' logs."""
         self.runtime = runtime
         self.journal = journal
         self.programs = programs
+        self._logs = logs
         self.clock = clock
         self.ids = ids
         self.machine = Machine(journal.load())
         self.changed = asyncio.Condition()
         """Notified after every commit."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cleaning: set[asyncio.Task[None]] = set()
+        """Of those tasks: what an agent that is gone still waits for."""
         self._finished: dict[str, asyncio.Future[ExitRecord]] = {}
         self._ready: dict[int, asyncio.Event] = {}
         """Of processes that are being launched: set when they run, or have failed to."""
@@ -67,6 +81,8 @@ class Node:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._cleaning:
+            await asyncio.wait(self._cleaning, timeout=_CLEANING_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -84,7 +100,10 @@ class Node:
                 raise
             failpoint("after-journal")
         for effect in decision.effects:
-            self._start(self._perform(effect), type(effect).__name__)
+            task = self._start(self._perform(effect), type(effect).__name__)
+            if isinstance(effect, Discard):
+                self._cleaning.add(task)
+                task.add_done_callback(self._cleaning.discard)
         if decision.events:
             self._answer_waiters()
             async with self.changed:
@@ -129,7 +148,7 @@ class Node:
         attach: bool = False,
         size: tuple[int, int] | None = None,
     ) -> Stdio | None:
-        spec = await self.programs.spec(program, hostname)
+        spec = replace(await self.programs.spec(program, hostname), log=self.log_of(process.agent))
         sandbox = SandboxId(process.sandbox)
         await self.runtime.create(sandbox, spec)
         failpoint("after-create")
@@ -163,6 +182,8 @@ class Node:
                 await self._insist(lambda: self.machine.due(agent, at=self.clock.now()))
             case Discard(sandbox):
                 await self._discard(SandboxId(sandbox))
+            case Erase(agent):
+                self.log_of(agent).unlink(missing_ok=True)
 
     async def _relaunch(self, pid: int) -> None:
         """A supervised start: there is no caller to tell, so a failure is how the process ended."""
@@ -183,19 +204,16 @@ class Node:
                 finished_at=self.clock.now(),
                 detail=f"could not be started: {error.message}",
             )
-            await self._ended(pid, status, "")
+            await self._ended(pid, status)
         finally:
             self._ready.pop(pid).set()
 
     async def _watch(self, pid: int, sandbox: SandboxId) -> None:
         status = await self.runtime.wait(sandbox)
         failpoint("after-exit")
-        tail = ""
-        with contextlib.suppress(NotFound):
-            tail = read_tail(await self.runtime.logs(sandbox))
-        await self._ended(pid, status, tail)
+        await self._ended(pid, status)
 
-    async def _ended(self, pid: int, status: ExitStatus, tail: str) -> None:
+    async def _ended(self, pid: int, status: ExitStatus) -> None:
         process = self.machine.state.processes.get(pid)
         if process is None:
             return
@@ -213,7 +231,7 @@ class Node:
                 for name in ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
                 if (value := getattr(usage, name)) is not None
             },
-            tail=tail,
+            tail=read_tail(self.log_of(process.agent), process.spawned_at),
             detail=status.detail,
         )
         await self._insist(lambda: self.machine.exited(pid, record, at=self.clock.now()))
@@ -309,6 +327,10 @@ class Node:
                 gone = NotFound(f"agent {id} was removed before it ran", code="agent-not-found", agent=id)
                 self._finished.pop(id).set_exception(gone)
 
+    def log_of(self, agent: str) -> Path:
+        """Where everything is that the agent's processes have written, one after the other."""
+        return self._logs / f"{agent}.log"
+
     def running(self, text: str) -> tuple[Agent, Process]:
         """An agent whose process runs. FailedPrecondition `agent-not-running` otherwise."""
         agent = self.machine.find(text)
@@ -332,6 +354,9 @@ class Node:
             if _is_ours(id):
                 log.info("sandbox %s belongs to no agent: deleting it", id)
                 self._start(self._discard(id), f"discard {id}")
+        for path in self._logs.iterdir():
+            if path.stem not in self.machine.state.agents:
+                path.unlink()
         for agent in list(self.machine.state.agents.values()):
             process = self.machine.state.processes[agent.pid]
             if agent.state is AgentState.RESTARTING and agent.restart_at is not None:
@@ -359,13 +384,14 @@ class Node:
         )
         if found is not None:
             await self.runtime.delete(id, force=True)
-        await self._ended(process.pid, ExitStatus("lost", finished_at=None, detail=detail), "")
+        await self._ended(process.pid, ExitStatus("lost", finished_at=None, detail=detail))
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task of ours; what it did not expect is a defect that is logged, and ends nothing else."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

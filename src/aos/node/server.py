@@ -93,8 +93,8 @@ class _Connection:
         self._client = client
         self._handler = handler
         self._sending = asyncio.Lock()
-        self._waits: set[asyncio.Task[None]] = set()
-        self._works: set[asyncio.Task[None]] = set()
+        self._waits: set[asyncio.Task[bool]] = set()
+        self._works: set[asyncio.Task[bool]] = set()
 
     async def serve(self) -> None:
         try:
@@ -119,7 +119,8 @@ class _Connection:
                 del buffer[: end + 1]
                 if len(line) > LINE_LIMIT:
                     break
-                await self._take(line)
+                if not await self._take(line):
+                    return
             if len(buffer) > LINE_LIMIT or end >= 0:
                 large = BadRequest(
                     f"a message of more than {LINE_LIMIT} bytes", -32600, code="request-too-large"
@@ -127,22 +128,28 @@ class _Connection:
                 await self._send({"id": None, "error": large.to_wire()})
                 return
 
-    async def _take(self, line: bytes) -> None:
+    async def _take(self, line: bytes) -> bool:
+        """Start on one message; whether there may be more: not when the two speak different protocols."""
         try:
             request = decode_request(line)
         except BadRequest as error:
             await self._send({"id": None, "error": error.to_wire()})
-            return
+            return True
+        if request.method == "node.hello":  # answered before anything behind it begins: see docs/kernel.md
+            return await self._answer(request)
         task = asyncio.create_task(self._answer(request), name=request.method)
         tasks = self._waits if self._handler.only_waits(request.method) else self._works
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        return True
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: Request) -> bool:
+        """Whether it went well."""
         answer = Answer(None)
+        message: dict[str, object]
         try:
             answer = await self._handler.handle(request.method, decode_params(request), self)
-            message: dict[str, object] = {"id": request.id, "result": answer.result}
+            message = {"id": request.id, "result": answer.result}
         except AosError as error:
             message = {"id": request.id, "error": error.to_wire()}
         except Exception as error:
@@ -159,6 +166,7 @@ class _Connection:
             pass
         finally:
             answer.close()
+        return "result" in message
 
     async def notify(self, method: str, params: object) -> None:
         await self._send({"method": method, "params": params})

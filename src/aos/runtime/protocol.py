@@ -110,7 +110,7 @@ class Runtime(Protocol):
     async def logs(self, id: SandboxId) -> Path:
         """The log file in the Kubernetes CRI format: `<RFC 3339 time> <stdout|stderr> <P|F> <text>`.
 
-        Present from `create` until `delete`."""
+        `AgentSpec.log`, or a file that is present from `create` until `delete`."""
         ...
 
     async def stats(self, id: SandboxId) -> Usage: ...

@@ -88,4 +88,7 @@ class AgentSpec:
     """The backend that must run it; empty: the facade's default."""
     leave_stdin_open: bool = False
     """With `process.stdin`: an attached client that goes away does not close the process's standard input."""
+    log: Path | None = None
+    """Where what the entrypoint writes is appended; not the backend's to delete. None: a file of the sandbox's
+    own, deleted with it."""
     annotations: tuple[tuple[str, str], ...] = ()

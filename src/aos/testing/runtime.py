@@ -379,6 +379,16 @@ class RuntimeConformance:
         assert all("T" in fields[0] and len(fields[0]) >= 20 for fields in parsed)
 
     @case
+    async def test_a_log_that_was_given_is_appended_to_and_kept(self, kit: Kit, tmp_path: Path) -> None:
+        runtime, log = kit.make(), tmp_path / "log"
+        for word in ("first", "second"):
+            async with self.running(runtime, replace(self.spec(kit, "print", word, ""), log=log)) as id:
+                await runtime.wait(id)
+                assert await runtime.logs(id) == log
+        texts = [line.split(" ", 3)[3] for line in log.read_text().splitlines()]
+        assert [text for text in texts if text] == ["first", "second"]
+
+    @case
     async def test_environment_and_host_name(self, kit: Kit) -> None:
         runtime = kit.make()
         run = await self.run(runtime, self.spec(kit, "env", "GREETING", env=(("GREETING", "hello ü"),)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Discard", "Effect", "Launch", "Signal", "Terminate", "Wake"]
+__all__ = ["Discard", "Effect", "Erase", "Launch", "Signal", "Terminate", "Wake"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +44,11 @@ class Discard:
     sandbox: str
 
 
-Effect = Launch | Signal | Terminate | Wake | Discard
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete what is kept of an agent that has been removed: its log."""
+
+    agent: str
+
+
+Effect = Launch | Signal | Terminate | Wake | Discard | Erase

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument, NotFound
-from aos.kernel.process.effects import Discard, Launch, Signal, Terminate, Wake
+from aos.kernel.process.effects import Discard, Erase, Launch, Signal, Terminate, Wake
 from aos.kernel.process.events import (
     AgentCreated,
     AgentRemoved,
@@ -238,7 +238,7 @@ class Machine:
     def _remove(self, decision: Decision, id: str, at: float) -> None:
         sandbox = self.state.processes[self.state.agents[id].pid].sandbox
         self._emit(decision, AgentRemoved(agent=id, at=at))
-        decision.effects.append(Discard(sandbox))
+        decision.effects += [Discard(sandbox), Erase(id)]
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:

@@ -157,8 +157,8 @@ class MemoryRuntime:
             raise AlreadyExists(f"sandbox {id} exists", code="sandbox-exists", sandbox=id)
         self._check(spec)
         self._program(spec.process)
-        self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f"{id}.log"
+        log = spec.log or self._logs / f"{id}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
         process = MemoryProcess(spec.process, spec.hostname, log, self._clock)
         self._world[id] = _Held(spec, log, process, limits=spec.limits)
@@ -308,7 +308,8 @@ class MemoryRuntime:
         if not held.ended.done():
             held.ended.set_result(ExitStatus("lost", detail="deleted before it ran"))
         held.process.close()
-        held.log.unlink(missing_ok=True)
+        if held.spec.log is None:
+            held.log.unlink(missing_ok=True)
         self._world.pop(id, None)
 
     async def list(self) -> list[Sandbox]:

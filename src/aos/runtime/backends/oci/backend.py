@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from aos import errors
@@ -30,7 +31,6 @@ from aos.runtime.state import Sandbox, SandboxState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from aos.content.store import ContentStore
     from aos.runtime.protocol import Exec, Stdio
@@ -135,7 +135,9 @@ class OciRuntime:
         return connect_stdio(directory, record.terminal)
 
     async def logs(self, id: SandboxId) -> Path:
-        return self._host.directory(id) / LOG
+        directory = self._host.directory(id)
+        record = Record.read(directory)
+        return Path(record.log) if record is not None else directory / LOG
 
     async def stats(self, id: SandboxId) -> Usage:
         status = read_status(self._host.directory(id))

@@ -67,11 +67,12 @@ class Conmon:
         unique: str,
         bundle: Path,
         process: ProcessSpec,
+        log: Path | None,
         leave_stdin_open: bool,
         exec_spec: Path | None,
         overlay: Overlay | None,
     ) -> Conmon:
-        """Start it; an exec waits for `release`."""
+        """Start it; an exec (which has no log) waits for `release`."""
         (bundle / EXIT).mkdir(exist_ok=True)
         argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime, "-b", str(bundle)]
         argv += [
@@ -87,19 +88,9 @@ class Conmon:
         argv += ["-t"] if process.terminal else []
         argv += ["-i"] if process.stdin else []
         argv += ["--leave-stdin-open"] if leave_stdin_open else []
-        if exec_spec is None:
-            argv += ["-l", f"k8s-file:{bundle / LOG}"]
-        else:
-            argv += [
-                "--api-version",
-                "1",
-                "-e",
-                "--exec-attach",
-                "--exec-process-spec",
-                str(exec_spec),
-                "-l",
-                "none",
-            ]
+        argv += ["-l", f"k8s-file:{log}" if log is not None else "none"]
+        if exec_spec is not None:
+            argv += ["--api-version", "1", "-e", "--exec-attach", "--exec-process-spec", str(exec_spec)]
         # The other ends go to conmon as 3, 4, 5.
         start_read, start = os.pipe()
         sync, sync_write = os.pipe()

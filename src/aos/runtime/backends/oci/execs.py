@@ -61,6 +61,7 @@ class Execs:
                 unique=exec_id,
                 bundle=bundle,
                 process=process,
+                log=None,
                 leave_stdin_open=False,
                 exec_spec=bundle / "process.json",
                 overlay=None,

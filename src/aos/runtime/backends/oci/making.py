@@ -16,7 +16,7 @@ from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree
 from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument
 from aos.ids import SandboxId
-from aos.runtime.backends.oci.conmon import Conmon, ConmonFailed
+from aos.runtime.backends.oci.conmon import LOG, Conmon, ConmonFailed
 from aos.runtime.backends.oci.failures import failure
 from aos.runtime.backends.oci.host import TOOL_SECONDS, wrong_state
 from aos.runtime.backends.oci.launch import Overlay, wait_readable
@@ -66,6 +66,7 @@ class Making:
             self._host.cgroups.create(group, spec.limits)
             work = directory / "work" if spec.rootfs.upper is None else upper.with_name(upper.name + ".work")
             work.mkdir(exist_ok=True)
+            log = spec.log or directory / LOG
             conmon = await Conmon.launch(
                 conmon=tools[1],
                 runtime=tools[0],
@@ -74,6 +75,7 @@ class Making:
                 unique=id,
                 bundle=directory,
                 process=spec.process,
+                log=log,
                 leave_stdin_open=spec.leave_stdin_open,
                 exec_spec=None,
                 overlay=Overlay(
@@ -86,6 +88,7 @@ class Making:
                 spec.process.terminal,
                 tuple(map(str, layers)),
                 str(upper),
+                str(log),
             )
             record.write(directory)
             pid = await conmon.created()

@@ -4,7 +4,7 @@
 <sandboxes>/<id>/sandbox.json    Record, once conmon runs
 <sandboxes>/<id>/exit/<id>       conmon's, once the process has ended
 <sandboxes>/<id>/status.json     ExitStatus, once somebody has put it together
-<sandboxes>/<id>/{upper,work,rootfs,log,pid,attach,ctl,exec/}
+<sandboxes>/<id>/{upper,work,rootfs,log,pid,attach,ctl,exec/}; upper and log only where the AgentSpec names none
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Record:
     layers: tuple[str, ...]
     """Snapshot directories, base first."""
     upper: str
+    log: str
 
     def write(self, directory: Path) -> None:
         _replace(directory / _RECORD, asdict(self))
