@@ -150,6 +150,25 @@ def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
     return RuntimeFacade({"oci": OciRuntime(oci, content)}, config.runtime)
 
 
+class _BuildCache:
+    """The builds' room, imported when somebody asks what it takes: the daemon does not build."""
+
+    def __init__(self, directory: Path, content: ContentStore) -> None:
+        self._directory = directory
+        self._content = content
+
+    def size(self) -> tuple[int, int]:
+        from aos.build.prune import cache_use
+
+        use = cache_use(self._directory)
+        return use.entries, use.bytes
+
+    def forget(self) -> None:
+        from aos.build.prune import forget
+
+        forget(self._directory, self._content)
+
+
 def serve_node(*, ready: int | None = None) -> None:
     """Be the node's daemon until it is told to stop. `ready`: a descriptor that hears how the start went.
 
@@ -182,6 +201,7 @@ def serve_node(*, ready: int | None = None) -> None:
                         programs=PackagePrograms(content, registry),
                         content=content,
                         registry=registry,
+                        builds=_BuildCache(config.root / "build", content),
                         clock=SystemClock(),
                         ids=RandomIds(),
                         ready=word,

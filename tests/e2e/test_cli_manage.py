@@ -209,3 +209,14 @@ def test_wrong_values(installation: Installation, words: list[str], said: str) -
     """Refused before a daemon is even started."""
     assert said in installation(*words, check=2).err
     assert not installation.state.exists()
+
+
+def test_prune_all_keeps_what_agents_run(aos: Installation) -> None:
+    aos("run", "-d", "--name", "a", "busybox:1", "-c", "sleep 60")
+    aos("prune", "-f", "--all")
+    assert [entry["reference"] for entry in aos("packages", "ls", "-o", "json").json] == ["busybox:1"]
+    aos("rm", "-f", "a")
+    assert "packages: 1" in aos("prune", "-f", "--all").out.splitlines()
+    assert aos("packages", "ls", "-o", "json").json == []
+    sizes = aos("df", "-o", "json").json
+    assert {sizes[kind]["count"] for kind in ("packages", "blobs", "unpacked layers", "build cache")} == {0}

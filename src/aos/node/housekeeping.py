@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aos.content.gc import collect
 from aos.kernel.process.records import AgentState
@@ -18,14 +18,25 @@ if TYPE_CHECKING:
     from aos.node.node import Node
     from aos.registry.protocol import PackageRegistry
 
-__all__ = ["Housekeeping"]
+__all__ = ["BuildCache", "Housekeeping"]
 
-_CACHE_OWNER = "build-cache"
+
+class BuildCache(Protocol):
+    """What builds keep beside the content store; the node only measures and drops it."""
+
+    def size(self) -> tuple[int, int]:
+        """Entries, and bytes on disk."""
+        ...
+
+    def forget(self) -> None: ...
 
 
 class Housekeeping:
-    def __init__(self, node: Node, content: ContentStore, registry: PackageRegistry, root: Path) -> None:
+    def __init__(
+        self, node: Node, content: ContentStore, registry: PackageRegistry, builds: BuildCache, root: Path
+    ) -> None:
         self._node = node
+        self._builds = builds
         self._content = content
         self._registry = registry
         self._root = root
@@ -39,6 +50,7 @@ class Housekeeping:
         packages = self._registry.list()
         sandboxes = self._root / "sandboxes"
         journal = self._node.journal.info()
+        cached, cache_bytes = self._builds.size()
         return {
             "packages": {"count": len(packages), "bytes": sum(entry.size for entry in packages)},
             "blobs": {"count": len(blobs), "bytes": sum(blob.size for blob in blobs)},
@@ -46,6 +58,7 @@ class Housekeeping:
                 "count": sum(1 for _ in self._content.snapshots.directory.iterdir()),
                 "bytes": self._content.snapshots.size(),
             },
+            "build cache": {"count": cached, "bytes": cache_bytes},
             "sandboxes": {
                 "count": sum(1 for _ in sandboxes.iterdir()) if sandboxes.exists() else 0,
                 "bytes": _tree_size(sandboxes),
@@ -55,7 +68,7 @@ class Housekeeping:
 
     async def prune(self, *, everything: bool) -> dict[str, Any]:
         """Remove agents that have finished, and content that no package, agent or build-cache entry needs;
-        with `everything` also the build cache."""
+        with `everything` also packages that no agent runs, and the build cache."""
         agents = []
         for agent in list(self._node.machine.state.agents.values()):
             if agent.state is AgentState.EXITED:
@@ -63,24 +76,30 @@ class Housekeeping:
                     self._node.machine.remove(agent.id, force=False, at=self._node.clock.now())
                 )
                 agents.append(agent.id)
-        kept = [Digest(agent.program.digest) for agent in self._node.machine.state.agents.values()]
-        collected = await asyncio.to_thread(self._collect, kept, everything)
+        packages = []
+        if everything:
+            used = self._used()
+            for entry in self._registry.list():
+                if entry.digest not in used:
+                    self._registry.remove(entry.reference)
+                    packages.append(entry.reference)
+            await asyncio.to_thread(self._builds.forget)
+        collected = await asyncio.to_thread(self._collect)
         return {
             "agents": agents,
+            "packages": packages,
             "blobs": collected.blobs,
             "unpacked_layers": collected.snapshots,
             "bytes": collected.bytes,
         }
 
-    def _collect(self, kept: list[Digest], everything: bool) -> Any:
-        if everything:
-            for pin in self._content.pins.list():
-                if pin.owner == _CACHE_OWNER:
-                    self._content.pins.remove(pin.owner, pin.name)
+    def _used(self) -> set[Digest]:
+        """The packages of agents."""
+        return {Digest(agent.program.digest) for agent in list(self._node.machine.state.agents.values())}
 
+    def _collect(self) -> Any:
         def roots() -> Iterable[Digest]:
-            # Agents that are created while this runs have packages that a reference names.
-            return [*kept, *(entry.digest for entry in self._registry.list())]
+            return [*self._used(), *(entry.digest for entry in self._registry.list())]
 
         return collect(self._content, roots, package_children(self._content.blobs))
 

@@ -17,7 +17,7 @@ import msgspec
 
 from aos.errors import AlreadyExists, AosError, Internal
 from aos.node.calls import Calls
-from aos.node.housekeeping import Housekeeping
+from aos.node.housekeeping import BuildCache, Housekeeping
 from aos.node.node import Node
 from aos.node.server import Server
 
@@ -123,6 +123,7 @@ async def serve(
     programs: PackagePrograms,
     content: ContentStore,
     registry: PackageRegistry,
+    builds: BuildCache,
     clock: Clock,
     ids: IdSource,
     ready: Ready,
@@ -138,7 +139,7 @@ async def serve(
         runtime=runtime, journal=journal, programs=programs, logs=logs, clock=clock, ids=ids
     ) as node:
         await node.adopt()
-        housekeeping = Housekeeping(node, content, registry, config.root)
+        housekeeping = Housekeeping(node, content, registry, builds, config.root)
         with _listening(config) as listening:
             calls = Calls(node, programs, housekeeping, config, stop.set)
             server = asyncio.create_task(Server(listening, calls).run(), name="server")
