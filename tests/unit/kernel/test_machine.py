@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aos.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from aos.kernel.process.effects import Discard, Launch, Signal, Terminate, Wake
+from aos.kernel.process.effects import Discard, Erase, Launch, Signal, Terminate, Wake
 from aos.kernel.process.events import Event, ProcessExited, ProcessSpawned
 from aos.kernel.process.machine import (
     BACKOFF_FIRST,
@@ -137,7 +137,7 @@ def test_removal() -> None:
         machine.remove(ID, force=False, at=3.0)
     assert refused.value.code == "agent-running"
     assert machine.remove(ID, force=True, at=3.0).effects == [Terminate(1, 0.0)]
-    assert machine.exited(1, ended(1, 137), at=4.0).effects == [Discard(f"{ID}-1")]
+    assert machine.exited(1, ended(1, 137), at=4.0).effects == [Discard(f"{ID}-1"), Erase(ID)]
     assert machine.state.agents == {} and machine.state.names == {} and machine.state.processes == {}
     assert machine.exited(1, ended(1, 0), at=5.0) == Decision()
 
@@ -145,16 +145,16 @@ def test_removal() -> None:
 def test_removal_while_waiting_for_a_restart_and_after_rm() -> None:
     machine = running("on-failure")
     machine.exited(1, ended(1, 1), at=3.0)
-    assert machine.remove(ID, force=True, at=3.0).effects == [Discard(f"{ID}-1")]
+    assert machine.remove(ID, force=True, at=3.0).effects == [Discard(f"{ID}-1"), Erase(ID)]
     machine = running(remove=True)
-    assert machine.exited(1, ended(1, 0), at=3.0).effects == [Discard(f"{ID}-1")]
+    assert machine.exited(1, ended(1, 0), at=3.0).effects == [Discard(f"{ID}-1"), Erase(ID)]
     assert machine.state.agents == {}
 
 
 def test_what_never_ran_is_abandoned() -> None:
     machine = Machine()
     machine.run(ID, "name", PROGRAM, restart="on-failure", remove=False, at=1.0)
-    assert machine.abandon(ID, at=2.0).effects == [Discard(f"{ID}-1")]
+    assert machine.abandon(ID, at=2.0).effects == [Discard(f"{ID}-1"), Erase(ID)]
     assert machine.abandon(ID, at=3.0) == Decision()
 
 
