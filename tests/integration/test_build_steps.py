@@ -98,6 +98,13 @@ def test_stages_give_files_to_each_other(builder: Builder) -> None:
     assert (root / "result/true").readlink().as_posix() == "busybox"
 
 
+def test_an_image_gives_files_as_a_stage_does(builder: Builder) -> None:
+    context = builder.context(
+        {}, [{"copy": {"from": "busybox:1", "src": "/bin/busybox", "dest": "/"}}], base="scratch"
+    )
+    assert [path.name for path in builder.unpack(context).iterdir()] == ["busybox"]
+
+
 def test_run_sees_its_environment_and_leaves_only_its_work(builder: Builder) -> None:
     context = builder.context(
         {},

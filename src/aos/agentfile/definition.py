@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 from aos.errors import InvalidArgument
 
 __all__ = [
+    "BindMount",
+    "CacheMount",
     "Copy",
     "Definition",
     "Entrypoint",
@@ -22,6 +24,7 @@ __all__ = [
     "Resources",
     "RestartPolicy",
     "Run",
+    "SecretMount",
     "Stage",
     "Step",
 ]
@@ -53,11 +56,12 @@ class ImageConfig:
 @dataclass(frozen=True, slots=True)
 class Copy:
     """`copy: {from?, src, dest, owner?, mode?}`. `src` is one path or several, relative to the context (or
-    absolute in the stage named by `from`), globs allowed; `dest` ending in '/' is a directory."""
+    absolute in what `from` names), globs allowed; `dest` ending in '/' is a directory."""
 
     src: tuple[str, ...]
     dest: str
     from_stage: str = ""
+    """A stage, or what a stage's `base` can be; empty: the context."""
     owner: tuple[int, int] = (0, 0)
     mode: int | None = None
     kind: Literal["copy"] = "copy"
@@ -65,26 +69,70 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """`install: {pip: [names] | {packages?, requirements?}, network?}` or `install: {apt: [names]}`."""
+    """`install: {pip: [names] | {packages?, requirements?, project?}, network?}` or `install: {apt: [names]}`."""
 
     tool: Literal["pip", "apt"]
     packages: tuple[str, ...] = ()
     requirements: str = ""
     """pip: a requirements file of the context."""
+    project: str = ""
+    """pip: a directory of the context with `pyproject.toml` and `uv.lock`, whose dependencies are installed."""
     network: bool = True
     kind: Literal["install"] = "install"
 
 
 @dataclass(frozen=True, slots=True)
+class CacheMount:
+    """`cache: [{target, id?, sharing?}]`: a directory that outlives builds and is in no layer."""
+
+    target: str
+    """Absolute path in the sandbox."""
+    id: str
+    """Steps that name the same share it; the target where the Agentfile says nothing."""
+    sharing: Literal["shared", "private", "locked"] = "shared"
+    """As in BuildKit: all at once; one each; one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMount:
+    """`secrets: [{id, target?, env?, required?, mode?}]`: what `--secret id=…` gives, for this step alone."""
+
+    id: str
+    target: str = ""
+    """Absolute path of a file; `/run/secrets/<id>` unless only `env` is named."""
+    env: str = ""
+    """A variable of the step's process."""
+    required: bool = True
+    mode: int = 0o400
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """`mounts: [{target, from?, source?}]`: files of a stage, an image or the context, read-only."""
+
+    target: str
+    from_stage: str = ""
+    """As `Copy.from_stage`."""
+    source: str = "/"
+    """A path in it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """`run: "shell command"`, `run: [exec, form]` or `run: {command, env?, user?, workDir?, network?}`."""
+    """`run: "shell command"`, `run: [exec, form]`, or
+    `run: {command, env?, user?, workDir?, network?, cache?, secrets?, mounts?, ssh?}`."""
 
     args: tuple[str, ...]
     """Shell form is already wrapped: ("/bin/sh", "-c", text)."""
     env: tuple[tuple[str, str], ...] = ()
     user: str = ""
     work_dir: str = ""
-    network: bool = False
+    network: Literal["none", "host", "bridge"] = "none"
+    caches: tuple[CacheMount, ...] = ()
+    secrets: tuple[SecretMount, ...] = ()
+    mounts: tuple[BindMount, ...] = ()
+    ssh: tuple[str, ...] = ()
+    """Ids of agents to forward (`--ssh default`)."""
     kind: Literal["run"] = "run"
 
 
@@ -169,6 +217,12 @@ class Definition:
 
 
 _KINDS: dict[str, type[Step]] = {"copy": Copy, "install": Install, "run": Run, "plugin": Plugin}
+_PARTS: dict[str, type[CacheMount | SecretMount | BindMount]] = {
+    "caches": CacheMount,
+    "secrets": SecretMount,
+    "mounts": BindMount,
+}
+"""Fields of a step that are lists of values of ours."""
 _MAPS = frozenset({"labels", "env", "image", "options"})
 """Fields that are pairs here and objects in JSON, in the same order: an environment's is its own."""
 
@@ -203,4 +257,7 @@ def _build(cls: type[_T], raw: dict[str, Any]) -> _T:
 
 
 def _step(raw: dict[str, Any]) -> Step:
-    return _build(_KINDS[raw["kind"]], raw)
+    parts = {
+        name: tuple(_build(cls, one) for one in raw[name]) for name, cls in _PARTS.items() if name in raw
+    }
+    return _build(_KINDS[raw["kind"]], {**raw, **parts})

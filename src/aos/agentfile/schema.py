@@ -28,7 +28,7 @@ _COPY = _object(
     {
         "src": {"oneOf": [_TEXT, {**_TEXTS, "minItems": 1}], "description": "Paths of the context; globs."},
         "dest": {**_TEXT, "description": "Ends in '/': a directory."},
-        "from": {**_TEXT, "description": "A stage to copy from instead of the context."},
+        "from": {**_TEXT, "description": "A stage or image to copy from instead of the context."},
         "owner": {"type": ["string", "integer"], "description": "uid or uid:gid (default 0:0)."},
         "mode": {"type": ["string", "integer"], "description": 'Octal, such as "0755".'},
     },
@@ -64,7 +64,7 @@ _RUN = {
                 "env": _MAP,
                 "user": _TEXT,
                 "workDir": _TEXT,
-                "network": {"type": "boolean", "default": False},
+                "network": {"enum": [True, False, "none", "host", "bridge"], "default": "none"},
                 **{name: {"description": _LATER} for name in ("cache", "secrets", "mounts", "ssh")},
             },
             ("command",),

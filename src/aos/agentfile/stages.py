@@ -89,8 +89,7 @@ def _known(
         if name in names and name:
             continue
         if what == "copy.from" and any(mark in name for mark in "/:@"):
-            walk.later(node, f"copy.from an image ({name!r:.60})")
-            continue
+            continue  # a reference
         near = difflib.get_close_matches(name, [known for known in names if known], n=1)
         stages = ", ".join(known for known in names if known) or "none"
         hint = f"did you mean {near[0]!r}?" if near else f"stages are: {stages}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 
 from aos.agentfile.definition import Copy, Install, Plugin, Run
+from aos.agentfile.document import scalar_kind
 
 if TYPE_CHECKING:
     from aos.agentfile.definition import Step
@@ -97,7 +98,7 @@ def _install(walk: Walk, node: yaml.Node) -> Install | None:
     for package in packages:
         if package.startswith("-"):
             walk.note(value, f"install.{tool}: {package!r:.60} is an option, not a package")
-    return Install("pip" if tool == "pip" else "apt", packages, requirements, network is not False)
+    return Install("pip" if tool == "pip" else "apt", packages, requirements, network=network is not False)
 
 
 def _run(walk: Walk, node: yaml.Node) -> Run | None:
@@ -115,8 +116,15 @@ def _run(walk: Walk, node: yaml.Node) -> Run | None:
     env = walk.string_map(fields["env"], "run.env") if "env" in fields else ()
     user = walk.string(fields["user"], "run.user", empty=False) if "user" in fields else ""
     work_dir = walk.string(fields["workDir"], "run.workDir", empty=False) if "workDir" in fields else ""
-    network = walk.boolean(fields["network"], "run.network") if "network" in fields else False
-    return None if args is None else Run(args, env, user or "", work_dir or "", bool(network))
+    network = _network(walk, fields["network"]) if "network" in fields else "none"
+    return None if args is None else Run(args, env, user or "", work_dir or "", network)
+
+
+def _network(walk: Walk, node: yaml.Node) -> Literal["none", "host"]:
+    """A mode, or whether there is one at all."""
+    if isinstance(node, yaml.ScalarNode) and scalar_kind(node) == "boolean":
+        return "host" if walk.boolean(node, "run.network") else "none"
+    return "host" if walk.choice(node, "run.network", ("none", "host"), ("bridge",)) == "host" else "none"
 
 
 def _command(walk: Walk, node: yaml.Node, what: str) -> tuple[str, ...] | None:

@@ -83,7 +83,7 @@ class Executor:
         task = Task(
             vertex=vertex,
             below=below,
-            reads=None if vertex.reads is None else self._states[vertex.reads],
+            reads=tuple(EMPTY if read is None else self._states[read] for read in vertex.reads),
             upper=upper,
             epoch=self._plan.epoch,
             platform=self._plan.platform,

@@ -31,12 +31,14 @@ __all__ = [
     "State",
     "Vertex",
     "cache_key",
+    "is_reference",
     "make_plan",
     "needed_stages",
+    "sources_of",
     "step_text",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever this version would make other bytes of the same inputs (steps, layer format, clean-up)."""
 
 
@@ -84,8 +86,8 @@ class Vertex:
     """JSON: everything that shapes the result but the states it reads."""
     below: int | None = None
     """The vertex whose state this one stands on; None: nothing."""
-    reads: int | None = None
-    """The vertex whose files a `copy` takes."""
+    reads: tuple[int | None, ...] = ()
+    """The vertices whose files the step takes, in the order of `sources_of`; None: an empty one."""
     after: tuple[int, ...] = ()
     """Must have succeeded before, without being an input (`dependsOn`)."""
     step: Step | None = None
@@ -103,7 +105,7 @@ class Vertex:
 
     @property
     def parents(self) -> tuple[int, ...]:
-        found = (*self.after, *(parent for parent in (self.below, self.reads) if parent is not None))
+        found = (*self.after, *(parent for parent in (self.below, *self.reads) if parent is not None))
         return tuple(sorted(set(found)))
 
 
@@ -135,11 +137,11 @@ def make_plan(
     for stage in definition.stages:
         if stage.name not in needed:
             continue
-        below = _base(stage, definition, tops, bases, vertices)
+        below = _find(stage.base, stage, tops, bases, vertices)
         after = tuple(top for name in stage.depends_on if (top := tops[name]) is not None)
         for position, step in enumerate(stage.steps):
             text = step_text(step)
-            reads = tops[step.from_stage] if step.kind == "copy" and step.from_stage else None
+            reads = tuple(_find(name, stage, tops, bases, vertices) for name in sources_of(step))
             operation = _operation(step)
             if (stage.name, position) in inputs:
                 operation["inputs"] = inputs[stage.name, position]
@@ -178,10 +180,19 @@ def cache_key(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> str:
         "below": below.chain,
         "env": [list(pair) for pair in below.env],
         "work_dir": below.work_dir,
-        "reads": None if vertex.reads is None else states[vertex.reads].chain,
+        "reads": [(EMPTY if read is None else states[read]).chain for read in vertex.reads],
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sources_of(step: Step) -> tuple[str, ...]:
+    """The stages and references whose files a step takes, beside what it stands on."""
+    if step.kind == "copy":
+        return (step.from_stage,) if step.from_stage else ()
+    if step.kind == "run":
+        return tuple(mount.from_stage for mount in step.mounts if mount.from_stage)
+    return ()
 
 
 def step_text(step: Step) -> str:
@@ -236,9 +247,11 @@ def needed_stages(definition: Definition) -> set[str]:
             continue
         needed.add(name)
         stage = by_name[name]
-        wanted = [*stage.depends_on, *(step.from_stage for step in stage.steps if step.kind == "copy")]
+        wanted = [*stage.depends_on]
         if stage.base in by_name and stage.base != name:
             wanted.append(stage.base)
+        sources = (source for step in stage.steps for source in sources_of(step))
+        wanted += [source for source in sources if source in by_name or not is_reference(source)]
         for other in filter(None, wanted):
             if other not in by_name:
                 raise InvalidArgument(
@@ -251,30 +264,35 @@ def needed_stages(definition: Definition) -> set[str]:
     return needed
 
 
-def _base(
+def is_reference(source: str) -> bool:
+    """Whether a step's `from` that names no stage can mean a package, an image or a layout."""
+    return any(mark in source for mark in "/:@")
+
+
+def _find(
+    source: str,
     stage: Stage,
-    definition: Definition,
     tops: Mapping[str, int | None],
     bases: dict[str, int],
     vertices: list[Vertex],
 ) -> int | None:
-    """The vertex that `stage` stands on; adds one when the base comes from outside the definition."""
-    if stage.base in ("", "scratch"):
+    """The vertex behind a `from`; adds one when it comes from outside the definition."""
+    if source in ("", "scratch"):
         return None
-    if stage.base in tops:
-        return tops[stage.base]
-    if stage.base not in bases:
-        bases[stage.base] = len(vertices)
-        text = f"from {stage.base}"
+    if source in tops:
+        return tops[source]
+    if source not in bases:
+        bases[source] = len(vertices)
+        text = f"from {source}"
         vertices.append(
             Vertex(
                 index=len(vertices),
                 stage=stage.name,
                 label=f"[{stage.name}] {text}" if stage.name else text,
-                operation={"from": stage.base},
-                base=stage.base,
+                operation={"from": source},
+                base=source,
                 created_by=text,
                 location=stage.location,
             )
         )
-    return bases[stage.base]
+    return bases[source]

@@ -64,7 +64,7 @@ restart: on-failure
     assert steps[2] == Install("pip", ("requests==2.32.3",))
     assert steps[3] == Install("pip", (), "r.txt", network=False)
     assert steps[5:7] == (Run(("/bin/sh", "-c", "echo hello")), Run(("echo", "hello")))
-    assert steps[7] == Run(("x",), (("A", "1"),), "nobody", "/tmp", network=True)
+    assert steps[7] == Run(("x",), (("A", "1"),), "nobody", "/tmp", network="host")
     assert steps[8] == Plugin(
         "debian", (("deep", {"f": 1.5, "n": 1, "t": True, "x": None}), ("include", ["python3"]))
     )

@@ -70,7 +70,7 @@ def test_stages_become_vertices_in_an_order_that_can_be_executed() -> None:
         "[2/2] run make",
     ]
     copy = plan.vertices[3]
-    assert (copy.below, copy.reads, copy.after, copy.parents) == (1, 2, (2,), (1, 2))
+    assert (copy.below, copy.reads, copy.after, copy.parents) == (1, (2,), (2,), (1, 2))
     assert plan.final == 4
     assert all(parent < vertex.index for vertex in plan.vertices for parent in vertex.parents)
 
@@ -101,7 +101,7 @@ CHANGES: list[tuple[str, Step]] = [
     ("env", Run(("/bin/sh", "-c", "make"), env=(("A", "1"),))),
     ("user", Run(("/bin/sh", "-c", "make"), user="1000")),
     ("work dir", Run(("/bin/sh", "-c", "make"), work_dir="/src")),
-    ("network", Run(("/bin/sh", "-c", "make"), network=True)),
+    ("network", Run(("/bin/sh", "-c", "make"), network="host")),
     ("kind", Install("pip", ("make",))),
     ("tool", Install("apt", ("make",))),
     ("plugin", Plugin("debian", (("suite", "bookworm"),))),

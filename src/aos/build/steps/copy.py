@@ -16,7 +16,6 @@ import stat
 from typing import TYPE_CHECKING
 
 from aos.build.ignore import IgnoreRules
-from aos.build.plan import EMPTY
 from aos.build.select import select
 from aos.build.steps.task import Traces, state_tree
 from aos.build.threads import in_thread
@@ -37,7 +36,7 @@ _CHUNK = 1 << 20
 
 async def execute_copy(task: Task, step: Copy) -> Traces:
     if step.from_stage:
-        tree: Tree = await state_tree(task.around.content, task.reads or EMPTY)
+        tree: Tree = await state_tree(task.around.content, task.reads[0])
     else:
         tree = task.around.context
     work_dir = (task.around.config_work_dir if task.final else "") or task.below.work_dir or "/"

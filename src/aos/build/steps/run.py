@@ -19,16 +19,16 @@ _DROP = ("var/cache/ldconfig/aux-cache",)  # holds inode numbers and times; ldco
 
 async def execute_run(task: Task, step: Run) -> Traces:
     """The command sees the base's environment; in the package's own stage its `config` too, as an agent would."""
-    around = task.around
+    around, networked = task.around, step.network != "none"
     work_dir = step.work_dir or (around.config_work_dir if task.final else "") or task.below.work_dir or "/"
     env = (
         *task.below.env,
         ("SOURCE_DATE_EPOCH", str(task.epoch)),
         ("PYTHONDONTWRITEBYTECODE", "1"),  # byte code is not bit-stable
-        *(proxy_environment(around.environ) if step.network else ()),
+        *(proxy_environment(around.environ) if networked else ()),
         *(around.config_env if task.final else ()),
         *step.env,
     )
-    mounts = network_mounts() if step.network else ()
-    await run_command(task, Command(step.args, env, work_dir, step.user, mounts, step.network))
+    mounts = network_mounts() if networked else ()
+    await run_command(task, Command(step.args, env, work_dir, step.user, mounts, networked))
     return Traces(mounts=tuple(mount.target for mount in mounts), drop=_DROP)

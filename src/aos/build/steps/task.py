@@ -64,7 +64,8 @@ class Task:
 
     vertex: Vertex
     below: State
-    reads: State | None
+    reads: tuple[State, ...]
+    """What `sources_of` the step are."""
     upper: Path
     epoch: int
     platform: str
