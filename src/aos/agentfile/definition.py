@@ -224,7 +224,8 @@ _PARTS: dict[str, type[CacheMount | SecretMount | BindMount]] = {
 }
 """Fields of a step that are lists of values of ours."""
 _MAPS = frozenset({"labels", "env", "image", "options"})
-"""Fields that are pairs here and objects in JSON, in the same order: an environment's is its own."""
+"""Fields that are pairs here and objects in JSON, in the same order: an environment's is its own. (A secret's
+`env` is one variable's name, and stays it.)"""
 
 
 def _to_json(value: Any) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def _to_json(value: Any) -> dict[str, Any]:
             nested = _to_json(item)
             if nested:
                 out[field.name] = nested
-        elif field.name in _MAPS:
+        elif field.name in _MAPS and isinstance(item, tuple):
             out[field.name] = dict(item)
         elif isinstance(item, tuple):
             out[field.name] = [_to_json(one) if is_dataclass(one) else one for one in item]
@@ -249,7 +250,7 @@ def _to_json(value: Any) -> dict[str, Any]:
 
 def _build(cls: type[_T], raw: dict[str, Any]) -> _T:
     def value(name: str, item: Any) -> Any:
-        if name in _MAPS:
+        if name in _MAPS and isinstance(item, dict):
             return tuple(item.items())
         return tuple(item) if isinstance(item, list) else item
 

@@ -45,7 +45,14 @@ _INSTALL = _object(
                         **_PACKAGES,
                         "requirements": {**_TEXT, "description": "A requirements file of the context."},
                     },
-                    minProperties=1,
+                    anyOf=[{"required": ["packages"]}, {"required": ["requirements"]}],
+                ),
+                _object(
+                    {
+                        "project": {**_TEXT, "description": "A directory with pyproject.toml and uv.lock."},
+                        "network": {"type": "boolean"},
+                    },
+                    ("project",),
                 ),
             ]
         },
@@ -54,6 +61,34 @@ _INSTALL = _object(
         "network": {"type": "boolean", "default": True},
     },
     oneOf=[{"required": ["pip"]}, {"required": ["apt"]}, {"required": ["npm"]}],
+)
+_ID = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"}
+_TARGET = {"type": "string", "pattern": "^/+[^/]", "description": "Absolute path in the sandbox."}
+_CACHE = _object(
+    {
+        "target": _TARGET,
+        "id": {**_TEXT, "description": "Steps that name the same share it (default: the target)."},
+        "sharing": {"enum": ["shared", "private", "locked"], "default": "shared"},
+    },
+    ("target",),
+)
+_SECRET = _object(
+    {
+        "id": _ID,
+        "target": {**_TARGET, "description": "A file (default: /run/secrets/<id>, unless there is env)."},
+        "env": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+        "required": {"type": "boolean", "default": True},
+        "mode": {"type": ["string", "integer"], "description": 'Octal (default "0400").'},
+    },
+    ("id",),
+)
+_MOUNT = _object(
+    {
+        "target": _TARGET,
+        "from": {**_TEXT, "description": "A stage or image (default: the context)."},
+        "source": {**_TEXT, "default": "/", "description": "A path in it."},
+    },
+    ("target",),
 )
 _RUN = {
     "oneOf": [
@@ -65,7 +100,10 @@ _RUN = {
                 "user": _TEXT,
                 "workDir": _TEXT,
                 "network": {"enum": [True, False, "none", "host", "bridge"], "default": "none"},
-                **{name: {"description": _LATER} for name in ("cache", "secrets", "mounts", "ssh")},
+                "cache": {"type": "array", "items": _CACHE},
+                "secrets": {"type": "array", "items": {"oneOf": [_ID, _SECRET]}},
+                "mounts": {"type": "array", "items": _MOUNT},
+                "ssh": {"oneOf": [{"type": "boolean"}, {"type": "array", "items": _ID}]},
             },
             ("command",),
         ),

@@ -79,6 +79,9 @@ def _needs(walk: Walk, one: Declared, names: dict[str, Declared]) -> list[str]:
     for node, step in one.steps:
         if step.kind == "copy" and step.from_stage:
             found += _known(walk, node, "copy.from", [step.from_stage], names)
+        elif step.kind == "run":
+            sources = [mount.from_stage for mount in step.mounts if mount.from_stage]
+            found += _known(walk, node, "run.mounts.from", sources, names)
     return list(dict.fromkeys(found))
 
 
@@ -88,7 +91,7 @@ def _known(
     for name in wanted:
         if name in names and name:
             continue
-        if what == "copy.from" and any(mark in name for mark in "/:@"):
+        if what != "dependsOn" and any(mark in name for mark in "/:@"):
             continue  # a reference
         near = difflib.get_close_matches(name, [known for known in names if known], n=1)
         stages = ", ".join(known for known in names if known) or "none"

@@ -9,6 +9,7 @@ import yaml
 
 from aos.agentfile.definition import Copy, Install, Plugin, Run
 from aos.agentfile.document import scalar_kind
+from aos.agentfile.mounts import FIELDS, read_mode, read_mounts
 
 if TYPE_CHECKING:
     from aos.agentfile.definition import Step
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["read_step"]
 
 _KINDS = ("copy", "install", "run", "plugin")
-_MODE = re.compile(r"0?[0-7]{3}|0?[0-7]{4}|0o[0-7]{3,4}")
 _OWNER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 _PLUGIN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -60,11 +60,7 @@ def _copy(walk: Walk, node: yaml.Node) -> Copy | None:
                 fields["owner"], "copy.owner must be numbers, `uid` or `uid:gid`", hint='such as "1000:1000"'
             )
     if "mode" in fields:
-        text = _text(fields["mode"])
-        if _MODE.fullmatch(text):
-            mode = int(text.removeprefix("0o"), 8)
-        else:
-            walk.note(fields["mode"], "copy.mode must be an octal mode", hint='such as "0755"')
+        mode = read_mode(walk, fields["mode"], "copy.mode")
     return Copy(src, dest or "", from_stage or "", owner, mode)
 
 
@@ -82,42 +78,52 @@ def _install(walk: Walk, node: yaml.Node) -> Install | None:
         walk.later(fields["npm"], "install.npm")
         return None
     value = fields[tool]
-    requirements = ""
+    files = {"requirements": "", "project": ""}
     if isinstance(value, yaml.MappingNode):
-        known = ("packages", "requirements") if tool == "pip" else ("packages",)
+        known = ("packages", *files) if tool == "pip" else ("packages",)
         inner = walk.mapping(value, f"install.{tool}", (*known, "network")) or {}
         packages = walk.strings(inner["packages"], f"install.{tool}.packages") if "packages" in inner else ()
-        if "requirements" in inner:
-            requirements = walk.string(inner["requirements"], "install.pip.requirements", empty=False) or ""
+        for name in files.keys() & inner.keys():
+            files[name] = walk.string(inner[name], f"install.pip.{name}", empty=False) or ""
         if "network" in inner:
             network = walk.boolean(inner["network"], f"install.{tool}.network")
-        if not inner.keys() & {"packages", "requirements"}:
+        if not inner.keys() & {*known}:
             walk.note(value, f"install.{tool} needs {' or '.join(known)}", code="missing-field")
+        if "project" in inner and inner.keys() & {"packages", "requirements"}:
+            walk.note(
+                inner["project"],
+                "install.pip.project stands alone: its uv.lock says all that is installed",
+                hint="`uv add` the packages to the project, or install them in a step of their own",
+            )
     else:
         packages = walk.strings(value, f"install.{tool}", empty=False)
     for package in packages:
         if package.startswith("-"):
             walk.note(value, f"install.{tool}: {package!r:.60} is an option, not a package")
-    return Install("pip" if tool == "pip" else "apt", packages, requirements, network=network is not False)
+    return Install(
+        "pip" if tool == "pip" else "apt",
+        packages,
+        files["requirements"],
+        files["project"],
+        network=network is not False,
+    )
 
 
 def _run(walk: Walk, node: yaml.Node) -> Run | None:
     if not isinstance(node, yaml.MappingNode):
         args = _command(walk, node, "run")
         return None if args is None else Run(args)
-    now = ("command", "env", "user", "workDir", "network")
-    fields = walk.mapping(node, "run", (*now, "cache", "secrets", "mounts", "ssh"), ("command",))
+    known = ("command", "env", "user", "workDir", "network", *FIELDS)
+    fields = walk.mapping(node, "run", known, ("command",))
     if fields is None or "command" not in fields:
         return None
-    for name in ("cache", "secrets", "mounts", "ssh"):
-        if name in fields:
-            walk.later(fields[name], f"run.{name}")
     args = _command(walk, fields["command"], "run.command")
     env = walk.string_map(fields["env"], "run.env") if "env" in fields else ()
     user = walk.string(fields["user"], "run.user", empty=False) if "user" in fields else ""
     work_dir = walk.string(fields["workDir"], "run.workDir", empty=False) if "workDir" in fields else ""
     network = _network(walk, fields["network"]) if "network" in fields else "none"
-    return None if args is None else Run(args, env, user or "", work_dir or "", network)
+    mounts = read_mounts(walk, fields)
+    return None if args is None else Run(args, env, user or "", work_dir or "", network, *mounts)
 
 
 def _network(walk: Walk, node: yaml.Node) -> Literal["none", "host"]:
