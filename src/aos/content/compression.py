@@ -26,14 +26,14 @@ _GZIP_WINDOW = 16 + 15
 
 
 class Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
+    def compress(self, data: bytes | bytearray, /) -> bytes: ...
 
     def flush(self) -> bytes: ...
 
 
 class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
-        return data
+    def compress(self, data: bytes | bytearray, /) -> bytes:
+        return bytes(data)
 
     def flush(self) -> bytes:
         return b""
@@ -44,7 +44,7 @@ def media_type_for(compression: Compression) -> str:
 
 
 def compressor(compression: Compression) -> Compressor:
-    """A compressor whose output depends on its input alone."""
+    """A compressor whose output depends on its input alone, and for gzip on where that is cut (layer_writer.py)."""
     if compression == "gzip":
         from isal import isal_zlib
 
