@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aos.build.cache import CacheEntry
+from aos.build.keys import cache_key
 from aos.build.lookup import built_layer, find_cached
-from aos.build.plan import EMPTY, cache_key
+from aos.build.plan import EMPTY
 from aos.build.progress import Cached, Failed, Finished, Output, Progress, Started
 from aos.build.steps.task import Surroundings, Task, Traces, need_root, state_tree
 from aos.build.threads import in_thread

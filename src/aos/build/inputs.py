@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aos.build.host.versions import uv_version
 from aos.build.ignore import IgnoreRules
 from aos.build.plan import needed_stages
 from aos.build.select import Context, Source, digest_of_sources, select
@@ -31,7 +32,8 @@ _LARGEST = 1 << 20  # bytes; a requirements file beyond this is a mistake
 class Inputs:
     """By stage and step position."""
 
-    digests: dict[tuple[str, int], object] = field(default_factory=dict)
+    components: dict[tuple[str, int], dict[str, object]] = field(default_factory=dict)
+    """What of it is in the steps' cache keys, as `make_plan` takes it."""
     selected: dict[tuple[str, int], tuple[Source, ...]] = field(default_factory=dict)
     requirements: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
 
@@ -66,17 +68,21 @@ def gather_inputs(definition: Definition, context: Context, plugins: Plugins) ->
             if step.kind == "copy" and not step.from_stage:
                 sources = select(context.tree, step.src, rules=context.rules, hashed=True)
                 found.selected[place] = sources
-                found.digests[place] = digest_of_sources(sources)
+                found.components[place] = {"files": digest_of_sources(sources)}
             elif step.kind == "install" and step.requirements:
                 files: dict[str, bytes] = {}
                 _read_requirements(context, step.requirements, files)
                 found.requirements[place] = files
-                found.digests[place] = {
-                    name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())
-                } | {"file": step.requirements}
+                found.components[place] = {
+                    "requirements": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+                }
             elif step.kind == "plugin":
                 where = stage.location or "Agentfile"
-                found.digests[place] = dict(plugins.inputs(step.name, dict(step.options), where))
+                declared = dict(plugins.inputs(step.name, dict(step.options), where))
+                tools = declared.pop("tools", {})
+                found.components[place] = {"plugin": declared, "tools": tools}
+            if step.kind == "install" and step.tool == "pip":
+                found.components.setdefault(place, {})["tools"] = {"uv": uv_version()}
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aos.build.plan import EMPTY, cache_key
+from aos.build.keys import cache_key
+from aos.build.plan import EMPTY
 from aos.package import BuiltLayer
 
 if TYPE_CHECKING:

@@ -1,19 +1,18 @@
-"""The plan: a definition and the digests of its inputs become vertices with cache keys. Pure.
+"""The plan: a definition and the digests of its inputs become vertices and edges. Pure.
 
     stage    a base and steps, as the definition has them
     vertex   one operation of the plan: resolving a base, or one step of a stage
     state    what a vertex leaves: layers, and the environment that steps on top of it see
-    key      the address of a vertex's result: operation, the states it reads, input content, platform, epoch
 
-Keys chain on results: a vertex that is executed again and gives the bytes it gave before changes no key after it.
+What a vertex's cache key is made of is `keys.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 from aos.errors import InvalidArgument
 
@@ -26,20 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMPTY",
-    "SCHEMA",
     "Plan",
     "State",
     "Vertex",
-    "cache_key",
     "is_reference",
+    "known_stage",
     "make_plan",
     "needed_stages",
     "sources_of",
     "step_text",
 ]
-
-SCHEMA = 2
-"""Raised whenever this version would make other bytes of the same inputs (steps, layer format, clean-up)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +78,12 @@ class Vertex:
     label: str
     """For people: `[stage 2/3] run make`."""
     operation: Mapping[str, object]
-    """JSON: everything that shapes the result but the states it reads."""
+    """JSON: what the Agentfile says of it, without the names of stages and files, which shape nothing."""
+    inputs: Mapping[str, object] = field(default_factory=dict)
+    """JSON: what it reads from outside the plan, by the name of the component of its key."""
+    config_env: tuple[tuple[str, str], ...] = ()
+    """The package's environment, where the step sees it."""
+    config_work_dir: str = ""
     below: int | None = None
     """The vertex whose state this one stands on; None: nothing."""
     reads: tuple[int | None, ...] = ()
@@ -123,14 +123,19 @@ class Plan:
 
 
 def make_plan(
-    definition: Definition, inputs: Mapping[tuple[str, int], object], *, platform: str, epoch: int
+    definition: Definition,
+    inputs: Mapping[tuple[str, int], Mapping[str, object]],
+    *,
+    platform: str,
+    epoch: int,
+    target: str | None = None,
 ) -> Plan:
-    """Lay out what the last stage needs. `inputs`: by stage and step position, the JSON that identifies what the
-    step reads from outside the plan (context files, what a plugin declares).
+    """Lay out what the last stage needs, or the stage `target`. `inputs`: by stage and step position, what the step
+    reads from outside the plan (context files, tools, what a plugin declares): JSON by the name of its component.
 
-    Stages that the package does not need, directly or by `dependsOn`, are left out.
+    Stages that it does not need, directly or by `dependsOn`, are left out.
     """
-    needed = needed_stages(definition)
+    needed = needed_stages(definition, target)
     vertices: list[Vertex] = []
     tops: dict[str, int | None] = {}
     bases: dict[str, int] = {}
@@ -142,19 +147,18 @@ def make_plan(
         for position, step in enumerate(stage.steps):
             text = step_text(step)
             reads = tuple(_find(name, stage, tops, bases, vertices) for name in sources_of(step))
-            operation = _operation(step)
-            if (stage.name, position) in inputs:
-                operation["inputs"] = inputs[stage.name, position]
-            if stage is definition.final and step.kind == "run":
-                operation["config_env"] = [list(pair) for pair in definition.config.env]
-            if stage is definition.final and step.kind in ("run", "copy"):
-                operation["config_work_dir"] = definition.config.work_dir
+            own = stage is definition.final
             vertices.append(
                 Vertex(
                     index=len(vertices),
                     stage=stage.name,
                     label=f"[{stage.name + ' ' if stage.name else ''}{position + 1}/{len(stage.steps)}] {text}",
-                    operation=operation,
+                    operation=_operation(step),
+                    inputs=inputs.get((stage.name, position), {}),
+                    config_env=definition.config.env if own and step.kind == "run" else (),
+                    config_work_dir=definition.config.work_dir
+                    if own and step.kind in ("run", "copy")
+                    else "",
                     below=below,
                     reads=reads,
                     after=after,
@@ -166,24 +170,8 @@ def make_plan(
             )
             below = len(vertices) - 1
         tops[stage.name] = below
-    return Plan(tuple(vertices), tops[definition.final.name], definition.final.name, platform, epoch)
-
-
-def cache_key(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> str:
-    """The address of the vertex's result; needs the states of what it stands on and reads."""
-    below = EMPTY if vertex.below is None else states[vertex.below]
-    content = {
-        "schema": SCHEMA,
-        "platform": plan.platform,
-        "epoch": plan.epoch,
-        "operation": vertex.operation,
-        "below": below.chain,
-        "env": [list(pair) for pair in below.env],
-        "work_dir": below.work_dir,
-        "reads": [(EMPTY if read is None else states[read]).chain for read in vertex.reads],
-    }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    final = tops[definition.final.name if target is None else target]
+    return Plan(tuple(vertices), final, definition.final.name, platform, epoch)
 
 
 def sources_of(step: Step) -> tuple[str, ...]:
@@ -214,33 +202,35 @@ def step_text(step: Step) -> str:
 
 
 def _operation(step: Step) -> dict[str, object]:
-    match step.kind:
-        case "copy":
-            return {
-                "copy": list(step.src) if step.from_stage else "context",
-                "dest": step.dest,
-                "owner": list(step.owner),
-                "mode": step.mode,
-            }
-        case "install":
-            return {"install": step.tool, "packages": list(step.packages), "network": step.network}
-        case "run":
-            return {
-                "run": list(step.args),
-                "env": [list(pair) for pair in step.env],
-                "user": step.user,
-                "work_dir": step.work_dir,
-                "network": step.network,
-            }
-        case "plugin":
-            return {"plugin": step.name, "with": dict(step.options)}
+    """The step's fields but for defaults. Stages and context files have their own components: their content."""
+    operation = _plain(step)
+    operation["kind"] = step.kind
+    if step.kind == "copy":
+        operation["from_stage"] = bool(step.from_stage)
+        if not step.from_stage:
+            del operation["src"]
+    elif step.kind == "run":
+        for mount, plain in zip(step.mounts, operation.get("mounts", ()), strict=True):
+            plain["from_stage"] = bool(mount.from_stage)
+    return operation
 
 
-def needed_stages(definition: Definition) -> set[str]:
-    """The names of the stages that the last one reaches. Raise InvalidArgument (`stage-unknown`)."""
+def _plain(value: Any) -> dict[str, Any]:
+    def plain(item: Any) -> Any:
+        if isinstance(item, tuple):
+            return [plain(one) for one in item]
+        return _plain(item) if is_dataclass(item) else item
+
+    found = ((one.name, getattr(value, one.name), one.default) for one in fields(value))
+    return {name: plain(item) for name, item, default in found if item != default}
+
+
+def needed_stages(definition: Definition, target: str | None = None) -> set[str]:
+    """The names of the stages that the last one, or `target`, reaches. Raise InvalidArgument (`stage-unknown`)."""
     by_name = {stage.name: stage for stage in definition.stages}
     needed: set[str] = set()
-    pending = [definition.final.name]
+    pending = [definition.final.name if target is None else target]
+    known_stage(definition, pending[0])
     while pending:
         name = pending.pop()
         if name in needed:
@@ -253,15 +243,21 @@ def needed_stages(definition: Definition) -> set[str]:
         sources = (source for step in stage.steps for source in sources_of(step))
         wanted += [source for source in sources if source in by_name or not is_reference(source)]
         for other in filter(None, wanted):
-            if other not in by_name:
-                raise InvalidArgument(
-                    f"{stage.location or 'Agentfile'}: there is no stage {other!r}",
-                    code="stage-unknown",
-                    hint="stages: " + ", ".join(sorted(filter(None, by_name))),
-                    stage=other,
-                )
+            known_stage(definition, other, stage.location)
             pending.append(other)
     return needed
+
+
+def known_stage(definition: Definition, name: str, location: str = "") -> None:
+    """Raise InvalidArgument (`stage-unknown`) unless there is a stage of that name."""
+    names = [stage.name for stage in definition.stages]
+    if name not in names:
+        raise InvalidArgument(
+            f"{location or 'Agentfile'}: there is no stage {name!r}",
+            code="stage-unknown",
+            hint="stages: " + (", ".join(sorted(filter(None, names))) or "there are none"),
+            stage=name,
+        )
 
 
 def is_reference(source: str) -> bool:

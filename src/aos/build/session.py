@@ -139,7 +139,7 @@ class _Session:
         self._context: Context = open_context(request.context)
         self._inputs: Inputs = gather_inputs(request.definition, self._context, services.plugins)
         self._plan: Plan = make_plan(
-            request.definition, self._inputs.digests, platform=_platform(), epoch=request.epoch
+            request.definition, self._inputs.components, platform=_platform(), epoch=request.epoch
         )
         self._bases: dict[str, Package] = {}
         self._states: dict[int, State] = {}

@@ -19,7 +19,8 @@ from aos.agentfile.definition import (
     Stage,
     Step,
 )
-from aos.build.plan import EMPTY, Plan, State, cache_key, make_plan, step_text
+from aos.build.keys import cache_key
+from aos.build.plan import EMPTY, Plan, State, make_plan, step_text
 from aos.errors import InvalidArgument
 from aos.oci.digest import digest_of
 from aos.oci.layer import Layer
@@ -33,7 +34,7 @@ def _definition(*stages: Stage, config: ImageConfig | None = None) -> Definition
     return Definition(Metadata("it", "1.0.0"), stages, config=config or ImageConfig())
 
 
-def _plan(definition: Definition, inputs: dict[tuple[str, int], object] | None = None) -> Plan:
+def _plan(definition: Definition, inputs: dict[tuple[str, int], dict[str, object]] | None = None) -> Plan:
     return make_plan(definition, inputs or {}, platform="linux/amd64", epoch=0)
 
 
@@ -87,8 +88,8 @@ def test_an_unknown_stage_is_refused() -> None:
 
 
 def test_keys_follow_results_not_inputs() -> None:
-    plan = _plan(_definition(Stage("", "scratch", steps=(COPY, RUN))), {("", 0): "sha256:1"})
-    changed = _plan(_definition(Stage("", "scratch", steps=(COPY, RUN))), {("", 0): "sha256:2"})
+    plan = _plan(_definition(Stage("", "scratch", steps=(COPY, RUN))), {("", 0): {"files": "sha256:1"}})
+    changed = _plan(_definition(Stage("", "scratch", steps=(COPY, RUN))), {("", 0): {"files": "sha256:2"}})
     same_result = {0: EMPTY.on_top(_layer("the same bytes"))}
     assert cache_key(plan.vertices[0], plan, {}) != cache_key(changed.vertices[0], changed, {})
     assert cache_key(plan.vertices[1], plan, same_result) == cache_key(
@@ -125,7 +126,7 @@ def test_platform_epoch_and_inputs_are_in_the_key() -> None:
         make_plan(definition, {}, platform="linux/amd64", epoch=0),
         make_plan(definition, {}, platform="linux/arm64", epoch=0),
         make_plan(definition, {}, platform="linux/amd64", epoch=1),
-        make_plan(definition, {("", 0): "x"}, platform="linux/amd64", epoch=0),
+        make_plan(definition, {("", 0): {"files": "x"}}, platform="linux/amd64", epoch=0),
     ]
     assert len({_keys(plan)[0] for plan in plans}) == 4
 

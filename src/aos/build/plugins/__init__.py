@@ -58,8 +58,9 @@ class PluginTask:
 
 class BuildPlugin(Protocol):
     def inputs(self, options: Mapping[str, object]) -> Mapping[str, object]:
-        """Everything that shapes the result beside what it stands on, as JSON: it is the cache key.
+        """Everything that shapes the result beside what it stands on, as JSON: it is in the cache key.
 
+        `tools`, when it is there, names versions of the host's programs that do: `{"mmdebstrap": "1.3.5"}`.
         Must be quick, and must not change anything. Raise ValueError (or InvalidArgument) for wrong options."""
         ...
 

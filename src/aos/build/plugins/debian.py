@@ -58,8 +58,11 @@ class _Options:
 
 class DebianPlugin:
     def inputs(self, options: Mapping[str, object]) -> Mapping[str, object]:
+        from aos.build.host.versions import mmdebstrap_version
+
         asked = _parse(options)
         return {
+            "tools": {"mmdebstrap": mmdebstrap_version()},
             "version": _VERSION,
             "suite": asked.suite,
             "include": sorted(asked.include),
