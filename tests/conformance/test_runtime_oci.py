@@ -252,6 +252,21 @@ class TestRunc(RuntimeConformance):
         await runtime.delete(id, force=True)
         assert not directory.exists()
 
+    @case
+    async def test_what_runs_is_running_though_its_starter_was_killed(self, kit: OciKit) -> None:
+        """Whoever opens the FIFO lets the entrypoint go, and may be killed before it can say so."""
+        runtime, id = kit.make(), self.id()
+        try:
+            await runtime.create(id, self.shell(kit, "exec sleep 1000"))
+            [fifo] = kit.config.state.rglob(f"{id}/exec.fifo")
+            assert await self.state(runtime, id) is SandboxState.CREATED
+            assert fifo.read_bytes() == b"0"
+            while await self.state(kit.make(), id) is not SandboxState.RUNNING:
+                await asyncio.sleep(0.01)
+            assert fifo.exists()
+        finally:
+            await runtime.delete(id, force=True)
+
     @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.05])
     def test_a_cancelled_creation_leaves_nothing(self, kit: OciKit, delay: float) -> None:
         async def go() -> None:

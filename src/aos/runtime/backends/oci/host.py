@@ -15,7 +15,7 @@ import msgspec
 from aos.errors import FailedPrecondition, NotFound
 from aos.runtime.backends.oci.conmon import PIDFILE
 from aos.runtime.backends.oci.launch import run_tool, tool_environment
-from aos.runtime.backends.oci.record import Record, process_start, read_status
+from aos.runtime.backends.oci.record import Record, process_has_executed, process_start, read_status
 from aos.runtime.bundle import CAPABILITIES
 from aos.runtime.cgroups import detect_cgroups, kill_all
 from aos.runtime.seccomp import load_seccomp
@@ -96,10 +96,12 @@ class Host:
             return SandboxState.CREATING
         if not record.conmon_lives():
             return SandboxState.STOPPED
-        if self.pid(id) is None:
+        pid = self.pid(id)
+        if pid is None:
             # Its process has ended when there was one; conmon stays for the moment that the exit code takes.
             return SandboxState.RUNNING if (directory / PIDFILE).exists() else SandboxState.CREATING
-        if (self.states / id / "exec.fifo").exists():
+        # Opening the FIFO lets the entrypoint go: who did may have been killed before it removed the FIFO.
+        if (self.states / id / "exec.fifo").exists() and not process_has_executed(pid):
             return SandboxState.CREATED
         return SandboxState.PAUSED if self.frozen(id) else SandboxState.RUNNING
 

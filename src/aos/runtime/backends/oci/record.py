@@ -21,9 +21,10 @@ from aos.runtime.state import ExitStatus, Usage
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Record", "process_start", "read_status", "remove_tree", "write_status"]
+__all__ = ["Record", "process_has_executed", "process_start", "read_status", "remove_tree", "write_status"]
 
 _RECORD, _STATUS = "sandbox.json", "status.json"
+_PF_FORKNOEXEC = 0x40
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,25 @@ class Record:
 
 def process_start(pid: int) -> str | None:
     """When the process started (field 22 of proc_pid_stat(5)); None when it is gone, or a zombie."""
+    fields = _process_fields(pid)
+    return None if fields is None else fields[19].decode()
+
+
+def process_has_executed(pid: int) -> bool:
+    """Whether the process has executed a program since it was forked: until then the kernel marks it with
+    PF_FORKNOEXEC (include/linux/sched.h; field 9 of proc_pid_stat(5))."""
+    fields = _process_fields(pid)
+    return fields is not None and not int(fields[6]) & _PF_FORKNOEXEC
+
+
+def _process_fields(pid: int) -> list[bytes] | None:
+    """The fields of proc_pid_stat(5) from the third on; None when the process is gone, or a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - on the start path
             fields = file.read().rpartition(b") ")[2].split()
     except OSError:
         return None
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+    return None if fields[0] in (b"Z", b"X") else fields
 
 
 def write_status(directory: Path, status: ExitStatus) -> None:
