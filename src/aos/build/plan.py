@@ -191,6 +191,7 @@ def step_text(step: Step) -> str:
             text = f"copy {origin}{' '.join(step.src)} {step.dest}"
         case "install":
             words = (*step.packages, *(("-r", step.requirements) if step.requirements else ()))
+            words += ("--project", step.project) if step.project else ()
             text = f"install {step.tool} {' '.join(words)}"
         case "run":
             shell = len(step.args) == 3 and step.args[:2] == ("/bin/sh", "-c")

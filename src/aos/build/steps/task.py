@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from aos.build.plan import State, Vertex
     from aos.build.plugins import Plugins
+    from aos.build.requirements import Requirements
     from aos.build.select import Source
     from aos.build.workspace import Workspace
     from aos.content.store import ContentStore
@@ -41,8 +42,8 @@ class Surroundings:
     ids: IdSource
     selected: Mapping[tuple[str, int], tuple[Source, ...]]
     """What each `copy` from the context takes, as the plan saw it."""
-    requirements: Mapping[tuple[str, int], Mapping[str, bytes]]
-    """The requirement files of each `install pip`, as the plan saw them, by their path in the context."""
+    requirements: Mapping[tuple[str, int], Requirements]
+    """What each `install pip` asks for, as the plan saw it."""
     plugins: Plugins
     config_env: tuple[tuple[str, str], ...] = ()
     """The environment of the package, for `run` steps of its own stage."""
