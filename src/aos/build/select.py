@@ -11,7 +11,8 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from aos.build.ignore import IGNORE_FILES, IgnoreRules, glob_to_regex, parse_ignore
+from aos.build.glob import PatternError, glob_to_regex
+from aos.build.ignore import IGNORE_FILES, IgnoreRules, parse_ignore
 from aos.content.tree import ContextTree, Tree, join, resolve
 from aos.errors import InvalidArgument, NotFound, PermissionDenied
 
@@ -84,14 +85,14 @@ def open_context(directory: Path) -> Context:
         )
     for name in IGNORE_FILES:
         try:
-            text = (root / name).read_text(errors="surrogateescape")
+            data = (root / name).read_bytes()
         except FileNotFoundError:
             continue
         except OSError as error:
             raise PermissionDenied(
                 f"cannot read {root / name}: {error.strerror}", code="file-unreadable"
             ) from error
-        return Context(ContextTree(root), parse_ignore(text, name), name)
+        return Context(ContextTree(root), parse_ignore(data, name), name)
     return Context(ContextTree(root), IgnoreRules())
 
 
@@ -104,7 +105,7 @@ def select(tree: Tree, patterns: Iterable[str], *, rules: IgnoreRules, hashed: b
     sources: list[Source] = []
     for pattern in patterns:
         paths = list(_match(tree, pattern))
-        kept = [path for path in paths if not (path and rules.ignores(path)) or rules.can_keep_below]
+        kept = [path for path in paths if not rules.ignores(path) or rules.level(path).keeps_below]
         found = [source for path in kept if (source := _collect(tree, path, rules, hashed))]
         if not found:
             raise NotFound(
@@ -161,7 +162,7 @@ def _match_parts(tree: Tree, directory: str, parts: list[str], pattern: str) -> 
         return
     try:
         regex = glob_to_regex(first)
-    except ValueError as error:
+    except PatternError as error:
         raise InvalidArgument(f"copy: {pattern!r}: {error}", code="pattern-invalid", path=pattern) from None
     for name in tree.names(directory):
         if not regex.fullmatch(name):
@@ -193,11 +194,11 @@ def _walk(tree: Tree, path: str, relative: str, rules: IgnoreRules, hashed: bool
             code="tree-too-deep",
             hint="leave them out with .aosignore",
         )
-    ignored = bool(path) and rules.ignores(path)
+    ignored = rules.ignores(path)
     mode = stat.S_IMODE(status.st_mode)
     try:
         if stat.S_ISDIR(status.st_mode):
-            if ignored and not rules.can_keep_below:
+            if ignored and not rules.level(path).keeps_below:
                 return
             below = [
                 entry

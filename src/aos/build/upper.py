@@ -9,7 +9,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING
 
-from aos.build.ignore import glob_to_regex
+from aos.build.glob import glob_to_regex
 from aos.content.tree import LayerTree, join, resolve
 
 if TYPE_CHECKING:
