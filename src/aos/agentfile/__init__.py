@@ -18,16 +18,18 @@ def load(path: Path) -> Definition:
     """Read a file. AgentfileError, NotFound `agentfile-missing`, InvalidArgument `agentfile-unreadable`."""
     from aos.agentfile.document import Document
     from aos.agentfile.read import read_definition
+    from aos.agentfile.walk import Walk
 
-    return read_definition(Document.load(path))
+    return read_definition(Walk(), Document.load(path).root)
 
 
 def loads(data: bytes, file: str = "Agentfile") -> Definition:
     """Read the content of a file; `file` is its name in messages."""
     from aos.agentfile.document import Document
     from aos.agentfile.read import read_definition
+    from aos.agentfile.walk import Walk
 
-    return read_definition(Document(file, data))
+    return read_definition(Walk(), Document.read(file, data).root)
 
 
 def json_schema() -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-import yaml
-
 from aos.agentfile.definition import BindMount, CacheMount, SecretMount
-from aos.agentfile.document import scalar_kind
+from aos.agentfile.nodes import ScalarNode, scalar_kind
 
 if TYPE_CHECKING:
+    from aos.agentfile.nodes import Node
     from aos.agentfile.walk import Fields, Walk
 
 __all__ = ["FIELDS", "read_mode", "read_mounts"]
@@ -48,7 +47,7 @@ def read_mounts(walk: Walk, fields: Fields) -> Mounts:
                 sharing = walk.choice(inner["sharing"], "run.cache.sharing", get_args(_Sharing)) or "shared"
             caches.append(CacheMount(path, name or "", cast("_Sharing", sharing)))
     for node in walk.items(fields["secrets"], "run.secrets") if "secrets" in fields else ():
-        if isinstance(node, yaml.ScalarNode):
+        if isinstance(node, ScalarNode):
             inner = {"id": node}
         else:
             known = ("id", "target", "env", "required", "mode")
@@ -67,9 +66,9 @@ def read_mounts(walk: Walk, fields: Fields) -> Mounts:
     return tuple(caches), tuple(secrets), tuple(binds), ssh
 
 
-def read_mode(walk: Walk, node: yaml.Node, what: str) -> int | None:
+def read_mode(walk: Walk, node: Node, what: str) -> int | None:
     """Permission bits, octal however they are written."""
-    text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    text = node.value if isinstance(node, ScalarNode) else ""
     if _MODE.fullmatch(text):
         return int(text.removeprefix("0o"), 8)
     walk.note(node, f"{what} must be an octal mode", hint='such as "0755"')
@@ -88,21 +87,21 @@ def _secret(walk: Walk, fields: Fields, target: str) -> SecretMount:
     return SecretMount(name, target, env or "", required is not False, 0o400 if mode is None else mode)
 
 
-def _ssh(walk: Walk, node: yaml.Node) -> tuple[str, ...]:
+def _ssh(walk: Walk, node: Node) -> tuple[str, ...]:
     """`true` is the agent called `default`."""
-    if isinstance(node, yaml.ScalarNode) and scalar_kind(node) == "boolean":
+    if isinstance(node, ScalarNode) and scalar_kind(node) == "boolean":
         return ("default",) if walk.boolean(node, "run.ssh") else ()
     return tuple(dict.fromkeys(_id(walk, item, "an item of run.ssh") for item in walk.items(node, "run.ssh")))
 
 
-def _id(walk: Walk, node: yaml.Node, what: str) -> str:
+def _id(walk: Walk, node: Node, what: str) -> str:
     text = walk.string(node, what, empty=False)
     if text is not None and not _ID.fullmatch(text):
         walk.note(node, f"{text!r:.60} cannot be an id", hint="letters, digits, '_', '.', '-'; at most 128")
     return text or ""
 
 
-def _path(walk: Walk, node: yaml.Node, what: str, *, absolute: bool = False) -> str:
+def _path(walk: Walk, node: Node, what: str, *, absolute: bool = False) -> str:
     """A path without `..`; a target is absolute and not the root. Repeated and trailing slashes are dropped."""
     text = walk.string(node, what, empty=False)
     if text is None:

@@ -24,22 +24,25 @@ class Problem:
     code: str = "agentfile-invalid"
     hint: str = ""
     source_line: str = ""
+    via: tuple[str, ...] = ()
+    """The places of the `extends` that lead to the file, nearest first."""
 
     def render(self) -> str:
         text = f"{self.file}:{self.line}:{self.column}: {self.message}"
         if self.source_line.strip():
             shown = self.source_line.expandtabs(1)[:200]
             text += f"\n    {shown}\n    {' ' * min(self.column - 1, 200)}^"
+        text += "".join(f"\n    extended by {place}" for place in self.via)
         return text + (f"\n    hint: {self.hint}" if self.hint else "")
 
 
 class AgentfileError(InvalidArgument):
-    """All problems of one file at once, in the order of their places."""
+    """All problems at once, in the order of their places; those of the file itself before those of what it extends."""
 
     default_code = "agentfile-invalid"
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda one: (one.line, one.column)))
+        self.problems = tuple(sorted(problems, key=lambda one: (len(one.via), one.line, one.column)))
         count = len(self.problems)
         head = "the Agentfile has a problem" if count == 1 else f"the Agentfile has {count} problems"
         super().__init__(

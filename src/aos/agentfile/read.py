@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, get_args
 
-import yaml
-
 from aos.agentfile.definition import (
     Definition,
     Entrypoint,
@@ -16,14 +14,14 @@ from aos.agentfile.definition import (
     RestartPolicy,
     Stage,
 )
+from aos.agentfile.nodes import MappingNode, ScalarNode, SequenceNode
 from aos.agentfile.quantities import parse_cpu, parse_memory
 from aos.agentfile.stages import Declared, arrange
 from aos.agentfile.steps import read_step
-from aos.agentfile.walk import Walk
 
 if TYPE_CHECKING:
-    from aos.agentfile.document import Document
-    from aos.agentfile.walk import Fields
+    from aos.agentfile.nodes import Node
+    from aos.agentfile.walk import Fields, Walk
 
 __all__ = ["FIELDS", "read_definition"]
 
@@ -44,10 +42,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_OURS = "aos.openos.dev/"
 
 
-def read_definition(document: Document) -> Definition:
-    """Raise AgentfileError with every problem there is."""
-    walk = Walk(document)
-    fields = walk.mapping(document.root, "an Agentfile", FIELDS, ("apiVersion", "kind", "metadata"))
+def read_definition(walk: Walk, root: Node) -> Definition:
+    """Raise AgentfileError with every problem there is, and those that `walk` has noted before."""
+    fields = walk.mapping(root, "an Agentfile", FIELDS, ("apiVersion", "kind", "metadata"))
     if fields is None:
         walk.finish()
         raise AssertionError("a problem was noted")
@@ -68,7 +65,7 @@ def read_definition(document: Document) -> Definition:
     if "restart" in fields:
         policies = ("always", "unless-stopped")
         restart = walk.choice(fields["restart"], "restart", get_args(RestartPolicy), policies) or "never"
-    stages = arrange(walk, _stages(walk, fields, document))
+    stages = arrange(walk, _stages(walk, fields, root))
     walk.finish()
     assert metadata is not None
     return Definition(
@@ -82,7 +79,7 @@ def read_definition(document: Document) -> Definition:
     )
 
 
-def _metadata(walk: Walk, node: yaml.Node) -> Metadata | None:
+def _metadata(walk: Walk, node: Node) -> Metadata | None:
     fields = walk.mapping(node, "metadata", ("name", "version", "description", "labels"), ("name", "version"))
     if fields is None or "name" not in fields or "version" not in fields:
         return None
@@ -107,7 +104,7 @@ def _metadata(walk: Walk, node: yaml.Node) -> Metadata | None:
     return Metadata(name or "", version or "", description or "", tuple(sorted(labels)))
 
 
-def _config(walk: Walk, node: yaml.Node) -> ImageConfig:
+def _config(walk: Walk, node: Node) -> ImageConfig:
     fields = walk.mapping(node, "config", ("env", "workDir", "image", "user")) or {}
     env = walk.string_map(fields["env"], "config.env") if "env" in fields else ()
     for key, _ in env:
@@ -127,8 +124,8 @@ def _config(walk: Walk, node: yaml.Node) -> ImageConfig:
     return ImageConfig(env, work_dir or "", user or "", image)
 
 
-def _entrypoint(walk: Walk, node: yaml.Node) -> Entrypoint:
-    if isinstance(node, yaml.SequenceNode):
+def _entrypoint(walk: Walk, node: Node) -> Entrypoint:
+    if isinstance(node, SequenceNode):
         walk.note(node, "entrypoint must be a mapping", hint="entrypoint: {command: [...], args: [...]}")
         return Entrypoint()
     fields = walk.mapping(node, "entrypoint", ("command", "args")) or {}
@@ -136,7 +133,7 @@ def _entrypoint(walk: Walk, node: yaml.Node) -> Entrypoint:
     for name in ("command", "args"):
         if name not in fields:
             continue
-        if isinstance(fields[name], yaml.ScalarNode):
+        if isinstance(fields[name], ScalarNode):
             walk.note(
                 fields[name],
                 f"entrypoint.{name} must be a list: nothing splits it at spaces",
@@ -147,7 +144,7 @@ def _entrypoint(walk: Walk, node: yaml.Node) -> Entrypoint:
     return Entrypoint(found.get("command", ()), found.get("args", ()))
 
 
-def _resources(walk: Walk, node: yaml.Node) -> Resources:
+def _resources(walk: Walk, node: Node) -> Resources:
     fields = walk.mapping(node, "resources", ("cpu", "memory", "gpu", "pids")) or {}
     if "gpu" in fields:
         walk.later(fields["gpu"], "resources.gpu")
@@ -160,8 +157,8 @@ def _resources(walk: Walk, node: yaml.Node) -> Resources:
     )
 
 
-def _network(walk: Walk, node: yaml.Node) -> str | None:
-    if isinstance(node, yaml.MappingNode):
+def _network(walk: Walk, node: Node) -> str | None:
+    if isinstance(node, MappingNode):
         fields = walk.mapping(node, "network", ("mode", "egress", "ports", "bandwidth")) or {}
         for name in ("egress", "ports", "bandwidth"):
             if name in fields:
@@ -174,7 +171,7 @@ def _network(walk: Walk, node: yaml.Node) -> str | None:
     return walk.choice(node, "network", ("none", "host"), ("bridge",))
 
 
-def _stages(walk: Walk, fields: Fields, document: Document) -> list[Declared]:
+def _stages(walk: Walk, fields: Fields, root: Node) -> list[Declared]:
     declared: list[Declared] = []
     for node in walk.items(fields["stages"], "stages") if "stages" in fields else ():
         inner = walk.mapping(node, "a stage", ("name", "from", "dependsOn", "steps"), ("name", "from"))
@@ -189,10 +186,10 @@ def _stages(walk: Walk, fields: Fields, document: Document) -> list[Declared]:
             walk.note(
                 fields["steps"], "steps need a 'from' beside them", code="missing-field", hint="from: scratch"
             )
-        declared.append(_stage(walk, fields.get("from", document.root), "", fields))
+        declared.append(_stage(walk, fields.get("from", root), "", fields))
     if not declared and not walk.problems:
         walk.note(
-            document.root,
+            root,
             "there is nothing to build",
             code="missing-field",
             hint="give it 'from' and 'steps', or 'stages'",
@@ -200,14 +197,16 @@ def _stages(walk: Walk, fields: Fields, document: Document) -> list[Declared]:
     return declared
 
 
-def _stage(walk: Walk, node: yaml.Node, name: str, fields: Fields) -> Declared:
+def _stage(walk: Walk, node: Node, name: str, fields: Fields) -> Declared:
     base = walk.string(fields["from"], "from", empty=False) if "from" in fields else None
     depends = walk.strings(fields["dependsOn"], "dependsOn") if "dependsOn" in fields else ()
     nodes = walk.items(fields["steps"], "steps") if "steps" in fields else []
     steps = [(item, read_step(walk, item)) for item in nodes]
-    stage = Stage(name, base or "", depends, tuple(step for _, step in steps if step), walk.place(node))
+    stage = Stage(
+        name, base or "", depends, tuple(step for _, step in steps if step), node.document.place(node)
+    )
     return Declared(stage, node, fields, [(item, step) for item, step in steps if step])
 
 
-def _is_empty(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.CollectionNode) and not node.value
+def _is_empty(node: Node) -> bool:
+    return not isinstance(node, ScalarNode) and not node.value

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import yaml
-
     from aos.agentfile.definition import Stage, Step
+    from aos.agentfile.nodes import Node
     from aos.agentfile.walk import Fields, Walk
 
 __all__ = ["Declared", "arrange"]
@@ -23,9 +22,9 @@ class Declared:
     """A stage as it was read, with its nodes for messages."""
 
     stage: Stage
-    node: yaml.Node
+    node: Node
     fields: Fields
-    steps: list[tuple[yaml.Node, Step]]
+    steps: list[tuple[Node, Step]]
 
 
 def arrange(walk: Walk, declared: list[Declared]) -> tuple[Stage, ...]:
@@ -85,9 +84,7 @@ def _needs(walk: Walk, one: Declared, names: dict[str, Declared]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _known(
-    walk: Walk, node: yaml.Node, what: str, wanted: list[str], names: dict[str, Declared]
-) -> list[str]:
+def _known(walk: Walk, node: Node, what: str, wanted: list[str], names: dict[str, Declared]) -> list[str]:
     for name in wanted:
         if name in names and name:
             continue

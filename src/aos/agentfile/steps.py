@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-import yaml
-
 from aos.agentfile.definition import Copy, Install, Plugin, Run
-from aos.agentfile.document import scalar_kind
 from aos.agentfile.mounts import FIELDS, read_mode, read_mounts
+from aos.agentfile.nodes import MappingNode, ScalarNode, SequenceNode, scalar_kind
 
 if TYPE_CHECKING:
     from aos.agentfile.definition import Step
+    from aos.agentfile.nodes import Node
     from aos.agentfile.walk import Walk
 
 __all__ = ["read_step"]
@@ -22,12 +21,12 @@ _OWNER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 _PLUGIN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-def read_step(walk: Walk, node: yaml.Node) -> Step | None:
+def read_step(walk: Walk, node: Node) -> Step | None:
     fields = walk.mapping(node, "a step", _KINDS)
     if fields is None:
         return None
     if len(fields) != 1:
-        if isinstance(node, yaml.MappingNode) and (len(fields) > 1 or not node.value):
+        if isinstance(node, MappingNode) and (len(fields) > 1 or not node.value):
             found = ", ".join(fields) or "nothing"
             walk.note(
                 node,
@@ -39,11 +38,11 @@ def read_step(walk: Walk, node: yaml.Node) -> Step | None:
     return {"copy": _copy, "install": _install, "run": _run, "plugin": _plugin}[kind](walk, value)
 
 
-def _copy(walk: Walk, node: yaml.Node) -> Copy | None:
+def _copy(walk: Walk, node: Node) -> Copy | None:
     fields = walk.mapping(node, "copy", ("src", "dest", "from", "owner", "mode"), ("src", "dest"))
     if fields is None or "src" not in fields or "dest" not in fields:
         return None
-    if isinstance(fields["src"], yaml.SequenceNode):
+    if isinstance(fields["src"], SequenceNode):
         src = walk.strings(fields["src"], "copy.src", empty=False)
     else:
         one = walk.string(fields["src"], "copy.src", empty=False)
@@ -64,7 +63,7 @@ def _copy(walk: Walk, node: yaml.Node) -> Copy | None:
     return Copy(src, dest or "", from_stage or "", owner, mode)
 
 
-def _install(walk: Walk, node: yaml.Node) -> Install | None:
+def _install(walk: Walk, node: Node) -> Install | None:
     fields = walk.mapping(node, "install", ("pip", "apt", "npm", "network"))
     if fields is None:
         return None
@@ -79,7 +78,7 @@ def _install(walk: Walk, node: yaml.Node) -> Install | None:
         return None
     value = fields[tool]
     files = {"requirements": "", "project": ""}
-    if isinstance(value, yaml.MappingNode):
+    if isinstance(value, MappingNode):
         known = ("packages", *files) if tool == "pip" else ("packages",)
         inner = walk.mapping(value, f"install.{tool}", (*known, "network")) or {}
         packages = walk.strings(inner["packages"], f"install.{tool}.packages") if "packages" in inner else ()
@@ -109,8 +108,8 @@ def _install(walk: Walk, node: yaml.Node) -> Install | None:
     )
 
 
-def _run(walk: Walk, node: yaml.Node) -> Run | None:
-    if not isinstance(node, yaml.MappingNode):
+def _run(walk: Walk, node: Node) -> Run | None:
+    if not isinstance(node, MappingNode):
         args = _command(walk, node, "run")
         return None if args is None else Run(args)
     known = ("command", "env", "user", "workDir", "network", *FIELDS)
@@ -126,23 +125,23 @@ def _run(walk: Walk, node: yaml.Node) -> Run | None:
     return None if args is None else Run(args, env, user or "", work_dir or "", network, *mounts)
 
 
-def _network(walk: Walk, node: yaml.Node) -> Literal["none", "host"]:
+def _network(walk: Walk, node: Node) -> Literal["none", "host"]:
     """A mode, or whether there is one at all."""
-    if isinstance(node, yaml.ScalarNode) and scalar_kind(node) == "boolean":
+    if isinstance(node, ScalarNode) and scalar_kind(node) == "boolean":
         return "host" if walk.boolean(node, "run.network") else "none"
     return "host" if walk.choice(node, "run.network", ("none", "host"), ("bridge",)) == "host" else "none"
 
 
-def _command(walk: Walk, node: yaml.Node, what: str) -> tuple[str, ...] | None:
+def _command(walk: Walk, node: Node, what: str) -> tuple[str, ...] | None:
     """A string is for the shell, a list is executed as it is."""
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, SequenceNode):
         return walk.strings(node, what, empty=False) or None
     text = walk.string(node, what, empty=False)
     return None if text is None else ("/bin/sh", "-c", text)
 
 
-def _plugin(walk: Walk, node: yaml.Node) -> Plugin | None:
-    if isinstance(node, yaml.ScalarNode):
+def _plugin(walk: Walk, node: Node) -> Plugin | None:
+    if isinstance(node, ScalarNode):
         fields = {"name": node}
     else:
         found = walk.mapping(node, "plugin", ("name", "with"), ("name",))
@@ -159,5 +158,5 @@ def _plugin(walk: Walk, node: yaml.Node) -> Plugin | None:
     return None if name is None else Plugin(name, options)
 
 
-def _text(node: yaml.Node) -> str:
-    return node.value if isinstance(node, yaml.ScalarNode) else ""
+def _text(node: Node) -> str:
+    return node.value if isinstance(node, ScalarNode) else ""
