@@ -10,23 +10,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tarfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from aos.content.compression import PIECE
-from aos.errors import InvalidArgument
+from aos.content.archive import OPAQUE, WHITEOUT, XATTR, mtime_ns, open_archive, path_parts, refused
 
 if TYPE_CHECKING:
+    import tarfile
     from collections.abc import Iterator
 
+    from aos.content.archive import Archive
     from aos.content.protocol import IdMap
 
 __all__ = ["unpack"]
 
-_OPAQUE = ".wh..wh..opq"
-_WHITEOUT = ".wh."
-_XATTR = "SCHILY.xattr."
 _XATTR_IGNORED = ("security.selinux", "security.ima", "security.evm")
 """Labels of the host that made the archive; they mean nothing elsewhere."""
 
@@ -37,17 +34,12 @@ def unpack(pieces: Iterator[bytes], directory: int, id_map: IdMap) -> None:
     Raises InvalidArgument (`layer-invalid`) that names the entry; what was unpacked so far is then the caller's
     to remove. All pieces are consumed.
     """
-    stream = _Forward(pieces)
     tree = _Tree(directory, id_map)
     try:
-        with tarfile.TarFile(fileobj=stream, mode="r", errors="surrogateescape") as archive:  # type: ignore[arg-type]
-            while (entry := archive.next()) is not None:
-                tree.add(entry, archive, stream)
-                archive.members.clear()  # type: ignore[attr-defined]
-        tree.finish()
-        stream.expect_zeros()
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidArgument(f"a layer that is not a sound tar: {error}", code="layer-invalid") from error
+        with open_archive(pieces) as archive:
+            for entry in archive:
+                tree.add(entry, archive)
+            tree.finish()
     finally:
         tree.close()
 
@@ -60,31 +52,29 @@ class _Tree:
         self._directories: dict[tuple[str, ...], tarfile.TarInfo] = {}
         self._overlay = "trusted.overlay." if os.geteuid() == 0 else "user.overlay."
 
-    def add(self, entry: tarfile.TarInfo, archive: tarfile.TarFile, stream: _Forward) -> None:
-        parts = _parts(entry.name)
+    def add(self, entry: tarfile.TarInfo, archive: Archive) -> None:
+        parts = path_parts(entry.name)
         try:
-            self._add(entry, parts, archive, stream)
+            self._add(entry, parts, archive)
         except OSError as error:
             if error.errno is not None and error.errno in _ENTRY_ERRORS:
-                raise _refused(entry.name, error.strerror or str(error)) from error
+                raise refused(entry.name, error.strerror or str(error)) from error
             raise
 
-    def _add(
-        self, entry: tarfile.TarInfo, parts: tuple[str, ...], archive: tarfile.TarFile, stream: _Forward
-    ) -> None:
+    def _add(self, entry: tarfile.TarInfo, parts: tuple[str, ...], archive: Archive) -> None:
         if not parts:
             if not entry.isdir():
-                raise _refused(entry.name, "the root must be a directory")
+                raise refused(entry.name, "the root must be a directory")
             self._directories[()] = entry
             return
         parent, name = self._open(parts[:-1]), parts[-1]
-        if name == _OPAQUE:
+        if name == OPAQUE:
             os.setxattr(f"/proc/self/fd/{parent}", self._overlay + "opaque", b"y")
             return
-        if name.startswith(_WHITEOUT):
-            victim = name.removeprefix(_WHITEOUT)
+        if name.startswith(WHITEOUT):
+            victim = name.removeprefix(WHITEOUT)
             if victim in ("", ".", ".."):
-                raise _refused(entry.name, "not a whiteout of anything")
+                raise refused(entry.name, "not a whiteout of anything")
             self._make_room(parent, victim, parts)
             os.mknod(victim, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
             return
@@ -98,7 +88,7 @@ class _Tree:
             return
         self._make_room(parent, name, parts)
         if entry.isreg():
-            self._write(entry, name, parent, archive, stream)
+            self._write(entry, name, parent, archive)
         elif entry.issym():
             os.symlink(entry.linkname, name, dir_fd=parent)
         elif entry.islnk():
@@ -109,43 +99,30 @@ class _Tree:
         elif entry.ischr() or entry.isblk():
             kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
             if entry.ischr() and entry.devmajor == entry.devminor == 0:
-                raise _refused(entry.name, "a character device 0:0 would be a whiteout")
+                raise refused(entry.name, "a character device 0:0 would be a whiteout")
             os.mknod(name, kind | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=parent)
         else:
-            raise _refused(entry.name, f"an entry of unknown type {entry.type!r}")
+            raise refused(entry.name, f"an entry of unknown type {entry.type!r}")
         self._dress(entry, name, parent)
 
-    def _write(
-        self, entry: tarfile.TarInfo, name: str, parent: int, archive: tarfile.TarFile, stream: _Forward
-    ) -> None:
+    def _write(self, entry: tarfile.TarInfo, name: str, parent: int, archive: Archive) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o600, dir_fd=parent)
         try:
+            for piece in archive.content(entry):
+                if entry.sparse is not None and piece.count(0) == len(piece):
+                    os.lseek(descriptor, len(piece), os.SEEK_CUR)
+                else:
+                    _write_all(descriptor, piece)
             if entry.sparse is not None:
-                source = archive.extractfile(entry)
-                assert source is not None
-                while piece := source.read(PIECE):
-                    if piece.count(0) == len(piece):
-                        os.lseek(descriptor, len(piece), os.SEEK_CUR)
-                    else:
-                        _write_all(descriptor, piece)
                 os.ftruncate(descriptor, entry.size)
-                return
-            stream.seek(entry.offset_data)
-            left = entry.size
-            while left:
-                data = stream.read(min(left, PIECE))
-                if not data:
-                    raise _refused(entry.name, "the archive ends inside this file")
-                left -= len(data)
-                _write_all(descriptor, data)
         finally:
             os.close(descriptor)
 
     def _link(self, entry: tarfile.TarInfo, name: str, parts: tuple[str, ...]) -> None:
-        target = _parts(entry.linkname)
+        target = path_parts(entry.linkname)
         if not target:
-            raise _refused(entry.name, "a hard link to the root")
+            raise refused(entry.name, "a hard link to the root")
         source = self._open(target[:-1], make=False)
         source = os.dup(source)
         try:
@@ -163,16 +140,16 @@ class _Tree:
         if not entry.issym():
             os.chmod(name, entry.mode & 0o7777, dir_fd=parent)
         for key, value in entry.pax_headers.items():
-            if key.startswith(_XATTR):
-                self._xattr(entry, f"/proc/self/fd/{parent}/{name}", key.removeprefix(_XATTR), value)
-        mtime = _mtime_ns(entry)
-        os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+            if key.startswith(XATTR):
+                self._xattr(entry, f"/proc/self/fd/{parent}/{name}", key.removeprefix(XATTR), value)
+        time = mtime_ns(entry)
+        os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
 
     def _xattr(self, entry: tarfile.TarInfo, path: str, key: str, value: str) -> None:
         if key in _XATTR_IGNORED:
             return
         if key != "security.capability" and (not key.startswith("user.") or key.startswith("user.overlay.")):
-            raise _refused(entry.name, f"the extended attribute {key!r} is not allowed in a layer")
+            raise refused(entry.name, f"the extended attribute {key!r} is not allowed in a layer")
         os.setxattr(path, key, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
 
     def _make_room(self, parent: int, name: str, parts: tuple[str, ...]) -> None:
@@ -225,77 +202,10 @@ class _Tree:
             self._parent = None
 
 
-class _Forward:
-    """A file over pieces that can only go forward, which is all that tarfile asks of it here."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._buffer = memoryview(b"")
-        self._position = 0
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int) -> int:
-        while self._position < position:
-            if not self.read(min(position - self._position, PIECE)):
-                break
-        if self._position != position:
-            raise tarfile.ReadError("the archive ends too early")
-        return position
-
-    def read(self, size: int) -> bytes:
-        if len(self._buffer) >= size:
-            data = bytes(self._buffer[:size])
-            self._buffer = self._buffer[size:]
-        else:
-            parts, missing = [self._buffer], size - len(self._buffer)
-            while missing > 0 and (piece := next(self._pieces, b"")):
-                parts.append(memoryview(piece)[:missing])
-                self._buffer = memoryview(piece)[missing:]
-                missing -= len(piece)
-            if missing > 0:
-                self._buffer = memoryview(b"")
-            data = b"".join(parts)
-        self._position += len(data)
-        return data
-
-    def expect_zeros(self) -> None:
-        """Behind the last entry there may be padding and nothing else."""
-        while data := self.read(PIECE):
-            if data.count(0) != len(data):
-                raise InvalidArgument("a layer with bytes behind its last entry", code="layer-invalid")
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    parts = tuple(part for part in name.split("/") if part not in ("", "."))
-    if ".." in parts:
-        raise _refused(name, "its path climbs out of the layer")
-    return parts
-
-
-def _mtime_ns(entry: tarfile.TarInfo) -> int:
-    text = entry.pax_headers.get("mtime", "")
-    whole, _, fraction = text.partition(".")
-    if whole.lstrip("-").isdecimal() and (not fraction or fraction.isdecimal()):
-        sign = -1 if whole.startswith("-") else 1
-        return int(whole) * 10**9 + sign * int(fraction[:9].ljust(9, "0"))
-    return int(entry.mtime) * 10**9
-
-
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _refused(name: str, why: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"layer entry {name!r:.300}: {why}",
-        code="layer-invalid",
-        hint="the layer was not unpacked; build or fetch the package from a source you trust",
-        entry=name[:300].encode("utf-8", "backslashreplace").decode(),
-    )
 
 
 _ENTRY_ERRORS = frozenset(
