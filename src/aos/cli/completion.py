@@ -19,6 +19,7 @@ VERB = Verb(
 )
 
 _SHELLS = ("bash", "zsh", "fish")
+_PACKAGES = ("PACKAGE", "REFERENCE")
 _PATHS = ("FILE", "DIR", "DIRECTORY", "PATH", "CONTEXT", "SOURCE", "TARGET")
 
 
@@ -26,6 +27,8 @@ def main(args: Arguments) -> int:
     shell = args["shell"]
     if shell == "agents":  # for the scripts themselves: never starts a daemon
         return _agents()
+    if shell == "packages":
+        return _packages()
     if shell not in _SHELLS:
         from aos.cli._options import nearest
         from aos.errors import InvalidArgument
@@ -48,6 +51,22 @@ def _agents() -> int:
         with _node.connect(start=False) as node:
             for agent in node.call("agent.list", all=True):
                 print(agent["name"])
+    except (AosError, OSError):
+        return 1
+    return 0
+
+
+def _packages() -> int:
+    import os
+
+    from aos import compose
+    from aos.config import load_config
+    from aos.errors import AosError
+
+    try:
+        config = load_config(os.environ)
+        for entry in compose.local_registry(config, compose.content_store(config)).list():
+            print(entry.reference)
     except (AosError, OSError):
         return 1
     return 0
@@ -95,6 +114,8 @@ def _bash(*, zsh: bool) -> str:
             first = verb.positionals.split()[0].rstrip("?+.")
             if first == "AGENT":
                 kinds.append(f"    '{name}') words=\"$words $(aos completion agents 2>/dev/null)\" ;;")
+            elif first in _PACKAGES:
+                kinds.append(f"    '{name}') words=\"$words $(aos completion packages 2>/dev/null)\" ;;")
             elif first in _PATHS:
                 kinds.append(f"    '{name}') files=1 ;;")
             elif first == "VERB":
@@ -161,6 +182,8 @@ def _fish() -> str:
         kind = positional[0].rstrip("?+.") if positional else ""
         if kind == "AGENT":
             lines.append(f"complete -c aos -n {seen} -a '(aos completion agents 2>/dev/null)'")
+        elif kind in _PACKAGES:
+            lines.append(f"complete -c aos -n {seen} -a '(aos completion packages 2>/dev/null)'")
         elif kind == "SHELL":
             lines.append(f"complete -c aos -n {seen} -a '{' '.join(_SHELLS)}'")
         elif kind in _PATHS:

@@ -50,7 +50,9 @@ GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
         {
             "push": "Send a package to a registry",
             "pull": "Fetch a package from a registry",
-            "packages": "List, inspect and remove local packages",
+            "packages": "List, inspect, measure and remove local packages",
+            "history": "Show the layers of a package and the steps that made them",
+            "diff": "Show what is different between two packages",
             "verify": "Check that a package is whole",
         },
     ),

@@ -1,4 +1,4 @@
-"""`aos packages`: the local registry: what is here, what is in it, and forgetting names."""
+"""`aos packages`: the local registry: what is here, what is in it, where its bytes are, and forgetting names."""
 
 from __future__ import annotations
 
@@ -95,6 +95,12 @@ def _rm(args: Arguments) -> int:
     return each("packages rm", args["reference"], remove)
 
 
+def _du(args: Arguments) -> int:
+    from aos.cli._usage import show_package, show_registry
+
+    return show_package(args) if args["reference"] else show_registry(args)
+
+
 VERBS = {
     "ls": (
         Verb(
@@ -105,6 +111,14 @@ VERBS = {
         _ls,
     ),
     "inspect": (Verb("Show what a package is and what is in it", "REFERENCE", (OUTPUT,)), _inspect),
+    "du": (
+        Verb(
+            "Show where the bytes are: layers that packages share, or what is large in one package",
+            "REFERENCE?",
+            (Option("count", "n", "COUNT", "How many of each kind to show", default="10"), OUTPUT),
+        ),
+        _du,
+    ),
     "rm": (
         Verb("Forget references, or every reference to a digest; `aos prune` frees the space", "REFERENCE+"),
         _rm,
