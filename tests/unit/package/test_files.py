@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import tracemalloc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,9 @@ from aos.oci.digest import digest_of
 from aos.oci.layer import Layer
 from aos.package import files as module
 from aos.package.files import layer_files, merge, read_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Tree = dict[str, tuple[object, ...]]
 
@@ -45,7 +49,7 @@ def _directory() -> st.SearchStrategy[tuple[object, ...]]:
 _TREE: st.SearchStrategy[Tree] = st.dictionaries(_NAME, _LEAF | st.deferred(_directory), max_size=3)
 
 
-def tar(*entries: tuple[str, bytes, dict[str, object]]) -> bytes:
+def tar(*entries: tuple[str, bytes, Mapping[str, object]]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data, fields in entries:
@@ -57,8 +61,8 @@ def tar(*entries: tuple[str, bytes, dict[str, object]]) -> bytes:
     return buffer.getvalue()
 
 
-def entries_of(tree: Tree, above: str = "") -> list[tuple[str, bytes, dict[str, object]]]:
-    found: list[tuple[str, bytes, dict[str, object]]] = []
+def entries_of(tree: Tree, above: str = "") -> list[tuple[str, bytes, Mapping[str, object]]]:
+    found: list[tuple[str, bytes, Mapping[str, object]]] = []
     for name, what in tree.items():
         path = above + name
         match what:
@@ -84,7 +88,7 @@ def layer_of(content: ContentStore, data: bytes) -> Layer:
 
 def seen(root: Path) -> dict[str, tuple[object, ...]]:
     """What a mounted file system shows."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for directory, directories, names in os.walk(root):
         for name in [*directories, *names]:
             path = Path(directory, name)
