@@ -36,13 +36,15 @@ XATTR = "SCHILY.xattr."
 def open_archive(pieces: Iterator[bytes]) -> Iterator[Archive]:
     """Read the tar that `pieces` make; whatever is wrong with it becomes InvalidArgument (`layer-invalid`).
 
-    A block that ends well has consumed all pieces, and found nothing but padding behind the last entry.
+    A block that has seen the last entry has consumed all pieces, and found nothing but padding behind it.
     """
     stream = _Forward(pieces)
     try:
         with tarfile.TarFile(fileobj=stream, mode="r", errors="surrogateescape") as tar:  # type: ignore[arg-type]
-            yield Archive(tar, stream)
-        stream.expect_zeros()
+            archive = Archive(tar, stream)
+            yield archive
+        if archive.ended:
+            stream.expect_zeros()
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidArgument(f"a layer that is not a sound tar: {error}", code="layer-invalid") from error
 
@@ -53,11 +55,13 @@ class Archive:
     def __init__(self, tar: tarfile.TarFile, stream: _Forward) -> None:
         self._tar = tar
         self._stream = stream
+        self.ended = False
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         while (entry := self._tar.next()) is not None:
             yield entry
             self._tar.members.clear()  # type: ignore[attr-defined]
+        self.ended = True
 
     def content(self, entry: tarfile.TarInfo) -> Iterator[bytes]:
         """What the current entry, a regular file, holds, in pieces of at most PIECE bytes."""

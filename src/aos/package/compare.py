@@ -13,7 +13,7 @@ from aos.package.files import File, PackageFiles, merge, read_layers
 from aos.package.software import Software, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from aos.package.documents import BlobReader
     from aos.package.facts import Package
@@ -27,6 +27,7 @@ __all__ = [
     "SoftwareChange",
     "aspects_of",
     "compare",
+    "config_changes",
 ]
 
 Aspect = Literal["type", "content", "mode", "owner", "link", "device", "xattrs", "time"]
@@ -125,13 +126,21 @@ def compare(blobs: BlobReader, before: Package | None, after: Package, *, times:
         after,
         tuple(_files(one, two, times=times)),
         tuple(_software(installed(one.files.values()), installed(two.files.values()))),
-        tuple(_config(_facts(before) if before else {}, _facts(after))),
+        tuple(config_changes(before, after)),
         sum(layer.diff_id in known for layer in new),
         (
             sum(layers[layer.diff_id].unpacked for layer in old),
             sum(layers[layer.diff_id].unpacked for layer in new),
         ),
     )
+
+
+def config_changes(before: Package | None, after: Package) -> Iterator[ConfigChange]:
+    """What two packages say differently, beside their files."""
+    old, new = _facts(before) if before else {}, _facts(after)
+    for name in dict.fromkeys([*old, *new]):
+        if old.get(name) != new.get(name):
+            yield ConfigChange(name, old.get(name), new.get(name))
 
 
 def aspects_of(before: File, after: File, *, times: bool) -> tuple[Aspect, ...]:
@@ -178,12 +187,6 @@ def _by_name(software: Iterable[Software]) -> dict[tuple[str, str], list[Softwar
     for one in software:
         found.setdefault((one.manager, one.name), []).append(one)
     return found
-
-
-def _config(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[ConfigChange]:
-    for name in dict.fromkeys([*before, *after]):
-        if before.get(name) != after.get(name):
-            yield ConfigChange(name, before.get(name), after.get(name))
 
 
 def _facts(package: Package) -> dict[str, Any]:

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from aos.package.documents import BlobReader
 
-__all__ = ["MAX_FILES", "File", "Kind", "LayerFiles", "PackageFiles", "layer_files", "merge", "read_layers"]
+__all__ = [
+    "MAX_FILES",
+    "File",
+    "Kind",
+    "LayerFiles",
+    "PackageFiles",
+    "entry_file",
+    "layer_files",
+    "merge",
+    "read_layers",
+]
 
 MAX_FILES = 2_000_000
 """Entries of one layer. Each costs about 500 bytes of memory; a large distribution has 200,000."""
@@ -109,7 +119,7 @@ def layer_files(blobs: BlobReader, layer: Layer) -> LayerFiles:
             else:
                 path = "/".join(parts)
                 found.pop(path, None)  # a later entry of a name replaces an earlier one
-                found[path] = _file(path, entry, archive, found)
+                found[path] = entry_file(path, entry, archive, found)
     return LayerFiles(tuple(found.values()), tuple(removed), tuple(emptied), count.bytes)
 
 
@@ -169,7 +179,8 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _file(path: str, entry: tarfile.TarInfo, archive: Archive, found: Mapping[str, File]) -> File:
+def entry_file(path: str, entry: tarfile.TarInfo, archive: Archive, found: Mapping[str, File]) -> File:
+    """What one entry says; `found` are the entries before it, which a hard link may name."""
     if entry.islnk():
         target = found.get("/".join(path_parts(entry.linkname)))
         if target is None or target.kind == "directory":
