@@ -36,6 +36,7 @@ MAY: dict[str, set[str]] = {
         "runtime.protocol",
         "runtime.spec",
         "runtime.state",
+        "runtime.users",
     },
     "runtime": {"package", "content", "oci"},
     "kernel": set(),

@@ -62,7 +62,8 @@ class Copy:
     dest: str
     from_stage: str = ""
     """A stage, or what a stage's `base` can be; empty: the context."""
-    owner: tuple[int, int] = (0, 0)
+    owner: tuple[int | str, int | str] = (0, 0)
+    """User and group, each a number or a name of the image that is copied into; group "": the user's own."""
     mode: int | None = None
     kind: Literal["copy"] = "copy"
 

@@ -94,8 +94,13 @@ class Executor:
             lower=await state_tree(self._around.content, below),
         )
         try:
-            traces = await _perform(task)
-            return await in_thread(lambda: self._commit(task, traces, since_ns))
+            layer = await _perform(task)
+            if isinstance(layer, Traces):
+                traces = layer
+                layer = await in_thread(lambda: self._commit(task, traces, since_ns))
+            if layer is not None:
+                self._keep(layer.digest)
+            return layer
         finally:
             await in_thread(lambda: _discard(upper))
 
@@ -113,12 +118,11 @@ class Executor:
         )
         if not any(task.upper.iterdir()):
             return None
-        layer = write_layer(task.upper, self._around.content.blobs, epoch=task.epoch)
-        self._keep(layer.digest)
-        return layer
+        return write_layer(task.upper, self._around.content.blobs, epoch=task.epoch)
 
 
-async def _perform(task: Task) -> Traces:
+async def _perform(task: Task) -> Traces | Layer | None:
+    """What the step left in its upper directory, or, of one that needs none, the layer it made."""
     step = task.vertex.step
     if step is None:
         raise Internal(f"vertex {task.vertex.label} has nothing to execute")

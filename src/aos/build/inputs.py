@@ -60,7 +60,7 @@ def gather_inputs(definition: Definition, context: Context, plugins: Plugins) ->
         for position, step in enumerate(stage.steps):
             place = (stage.name, position)
             if step.kind == "copy" and not step.from_stage:
-                sources = select(context.tree, step.src, rules=context.rules, hashed=True)
+                sources = select(context.tree, step.src, rules=context.rules, digests=context.digests)
                 found.selected[place] = sources
                 found.components[place] = {"files": digest_of_sources(sources)}
             elif step.kind == "install" and step.tool == "pip":
@@ -71,4 +71,5 @@ def gather_inputs(definition: Definition, context: Context, plugins: Plugins) ->
                 declared = dict(plugins.inputs(step.name, dict(step.options), where))
                 tools = declared.pop("tools", {})
                 found.components[place] = {"plugin": declared, "tools": tools}
+    context.digests.save()
     return found

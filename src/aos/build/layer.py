@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aos.content.protocol import Blobs
     from aos.oci.layer import Layer
 
-__all__ = ["is_kept_attribute", "write_layer"]
+__all__ = ["copy_content", "is_kept_attribute", "write_layer"]
 
 
 def write_layer(
@@ -108,10 +108,7 @@ class _Walk:
         try:
             size = info.st_size
             self._entry(b"0", name, info, size=size, xattrs=_attributes(descriptor))
-            sparse = info.st_blocks * 512 < size and size > BLOCK
-            missing = (
-                _copy_sparse(descriptor, size, self._out) if sparse else self._out.copy(descriptor, size)
-            )
+            missing = copy_content(descriptor, info, self._out)
             if missing or os.fstat(descriptor).st_size != size:
                 raise FailedPrecondition(
                     f"{path} changed while it was read",
@@ -169,6 +166,13 @@ def _attributes(file: str | int) -> dict[str, bytes]:
         if key.endswith((".overlay.redirect", ".overlay.metacopy", ".overlay.whiteout")):
             raise Internal(f"{file}: {key}: the overlay was mounted with options that a layer cannot hold")
     return xattrs
+
+
+def copy_content(descriptor: int, info: os.stat_result, out: LayerWriter) -> int:
+    """Write a file's content; return how many of its bytes were missing. Holes are not read."""
+    if info.st_blocks * 512 < info.st_size and info.st_size > BLOCK:
+        return _copy_sparse(descriptor, info.st_size, out)
+    return out.copy(descriptor, info.st_size)
 
 
 def _copy_sparse(descriptor: int, size: int, out: LayerWriter) -> int:

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aos.build.ignore import IgnoreRules
 from aos.build.select import Context, select
 from aos.content.tree import join, resolve
 from aos.errors import InvalidArgument, NotFound
@@ -79,7 +78,7 @@ def _bytes(context: Context, path: str, hint: str) -> bytes:
             hint=hint,
             path=path,
         )
-    sources = select(context.tree, (path,), rules=IgnoreRules(), hashed=False)
+    sources = select(context.tree, (path,))
     if sources[0].is_directory:
         raise InvalidArgument(f"install pip: {path!r} is a directory", code="requirements-invalid", path=path)
     with os.fdopen(context.tree.open(path), "rb") as file:

@@ -136,7 +136,9 @@ class _Session:
         self._progress = progress
         self._lease = lease
         self._cache = Cache(services.directory / "cache", services.content)
-        self._context: Context = open_context(request.context)
+        self._context: Context = open_context(
+            request.context, memory=services.directory / "digests", began=services.clock.now()
+        )
         self._inputs: Inputs = gather_inputs(request.definition, self._context, services.plugins)
         self._plan: Plan = make_plan(
             request.definition, self._inputs.components, platform=_platform(), epoch=request.epoch
@@ -168,7 +170,7 @@ class _Session:
             around = Surroundings(
                 content=services.content,
                 runtime=runtime,
-                context=self._context.tree,
+                context=self._context,
                 workspace=workspace,
                 mounts=services.directory / "mounts",
                 environ=services.environ,

@@ -15,9 +15,10 @@ from aos.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["ContextTree", "LayerTree", "Tree", "join", "resolve"]
+__all__ = ["ContextTree", "LayerTree", "Reader", "Tree", "join", "resolve"]
 
 _MAX_LINKS = 40  # as Linux: path_resolution(7)
 
@@ -44,6 +45,20 @@ class Tree(Protocol):
         """A descriptor of a regular file, opened without following any link."""
         ...
 
+    def reader(self) -> AbstractContextManager[Reader]: ...
+
+
+class Reader(Protocol):
+    """Many reads of one tree, quick when they come directory by directory. Of one thread."""
+
+    def scan(self, directory: str) -> list[tuple[str, os.stat_result]]:
+        """What the directory holds, sorted by bytes, no link followed."""
+        ...
+
+    def readlink(self, path: str) -> str: ...
+
+    def open(self, path: str) -> int: ...
+
 
 def join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
@@ -51,39 +66,91 @@ def join(path: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ContextTree:
-    """One directory of the host."""
+    """One directory of the host, which others may change at any time: every step of every path is opened from the
+    one before, and never through a link, so that nothing outside is reached even when a directory becomes a link
+    between two looks."""
 
     root: Path
     confined: bool = True
 
     def lstat(self, path: str) -> os.stat_result | None:
-        try:
-            return os.lstat(self._host(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with self.reader() as reader:
+            try:
+                return reader.lstat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def readlink(self, path: str) -> str:
-        return os.readlink(self._host(path))
+        with self.reader() as reader:
+            return reader.readlink(path)
 
     def names(self, path: str) -> list[str]:
-        return sorted(os.listdir(self._host(path)), key=os.fsencode)
+        with self.reader() as reader:
+            return [name for name, _ in reader.scan(path)]
 
     def open(self, path: str) -> int:
-        *parents, name = path.split("/")
-        directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for parent in parents:
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                child = os.open(parent, flags, dir_fd=directory)
-                os.close(directory)
-                directory = child
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            return os.open(name, flags, dir_fd=directory)
-        finally:
-            os.close(directory)
+        with self.reader() as reader:
+            return reader.open(path)
 
-    def _host(self, path: str) -> str:
-        return f"{os.fspath(self.root)}/{path}" if path else os.fspath(self.root)
+    def reader(self) -> _ContextReader:
+        return _ContextReader(self.root)
+
+
+class _ContextReader:
+    """Keeps the directories open that lead to where it read last."""
+
+    def __init__(self, root: Path) -> None:
+        self._directories = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+        self._path = ""
+
+    def __enter__(self) -> _ContextReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._directories:
+            os.close(self._directories.pop())
+
+    def lstat(self, path: str) -> os.stat_result:
+        parent, name = self._at(path)
+        return os.lstat(name or ".", dir_fd=parent)
+
+    def readlink(self, path: str) -> str:
+        parent, name = self._at(path)
+        return os.readlink(name, dir_fd=parent)
+
+    def open(self, path: str) -> int:
+        parent, name = self._at(path)
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+
+    def scan(self, directory: str) -> list[tuple[str, os.stat_result]]:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        descriptor = os.open(".", flags, dir_fd=self._directory(directory))
+        try:
+            with os.scandir(descriptor) as found:
+                entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
+        finally:
+            os.close(descriptor)
+        return sorted(entries, key=_by_name)
+
+    def _at(self, path: str) -> tuple[int, str]:
+        parent, _, name = path.rpartition("/")
+        return self._directory(parent), name
+
+    def _directory(self, path: str) -> int:
+        if path == self._path:
+            return self._directories[-1]
+        parts, here = path.split("/") if path else [], self._path.split("/") if self._path else []
+        common = 0
+        while common < min(len(parts), len(here)) and parts[common] == here[common]:
+            common += 1
+        while len(self._directories) > common + 1:
+            os.close(self._directories.pop())
+        self._path = "/".join(parts[:common])
+        for part in parts[common:]:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._directories.append(os.open(part, flags, dir_fd=self._directories[-1]))
+            self._path = join(self._path, part)
+        return self._directories[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,33 +161,60 @@ class LayerTree:
     confined: bool = False
 
     def lstat(self, path: str) -> os.stat_result | None:
-        found = self._find(path)
+        found = self.reader().find(path)
         return found[1] if found else None
 
     def readlink(self, path: str) -> str:
-        return os.readlink(self.host_path(path))
+        return self.reader().readlink(path)
 
     def names(self, path: str) -> list[str]:
-        hidden: set[str] = set()
-        names: set[str] = set()
-        for directory in self._directories(path):
-            for entry in os.scandir(directory):
-                if entry.name in names or entry.name in hidden:
-                    continue
-                (hidden if _is_whiteout(entry.stat(follow_symlinks=False)) else names).add(entry.name)
-        return sorted(names, key=os.fsencode)
+        return [name for name, _ in self.reader().scan(path)]
+
+    def open(self, path: str) -> int:
+        return self.reader().open(path)
+
+    def host_path(self, path: str) -> str:
+        """Where the topmost version of `path` lies on the host; FileNotFoundError when nothing is there."""
+        return self.reader().host_path(path)
+
+    def reader(self) -> _LayerReader:
+        return _LayerReader(self.layers)
+
+
+class _LayerReader:
+    """Remembers which directories of which layers make up a directory. Layers do not change."""
+
+    def __init__(self, layers: Sequence[Path]) -> None:
+        self._merged: dict[str, list[str]] = {"": [os.fspath(layer) for layer in reversed(layers)]}
+
+    def __enter__(self) -> _LayerReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def scan(self, directory: str) -> list[tuple[str, os.stat_result]]:
+        found: dict[str, os.stat_result] = {}
+        for host in self._directories(directory):
+            with os.scandir(host) as entries:
+                for entry in entries:
+                    if entry.name not in found:
+                        found[entry.name] = entry.stat(follow_symlinks=False)
+        return sorted(((n, status) for n, status in found.items() if not _is_whiteout(status)), key=_by_name)
+
+    def readlink(self, path: str) -> str:
+        return os.readlink(self.host_path(path))
 
     def open(self, path: str) -> int:
         return os.open(self.host_path(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def host_path(self, path: str) -> str:
-        """Where the topmost version of `path` lies on the host; FileNotFoundError when nothing is there."""
-        found = self._find(path)
+        found = self.find(path)
         if not found:
             raise FileNotFoundError(path)
         return found[0]
 
-    def _find(self, path: str) -> tuple[str, os.stat_result] | None:
+    def find(self, path: str) -> tuple[str, os.stat_result] | None:
         parent, _, name = path.rpartition("/")
         for directory in self._directories(parent):
             host = f"{directory}/{name}" if name else directory
@@ -133,21 +227,21 @@ class LayerTree:
 
     def _directories(self, path: str) -> list[str]:
         """The directories that together make up `path`, topmost first; none when it is no directory."""
-        merged = [os.fspath(layer) for layer in reversed(self.layers)]
-        for name in path.split("/") if path else ():
-            below: list[str] = []
-            for directory in merged:
-                host = f"{directory}/{name}"
-                try:
-                    status = os.lstat(host)
-                except FileNotFoundError:
-                    continue
-                if not stat.S_ISDIR(status.st_mode):
-                    break
-                below.append(host)
-                if _is_opaque(host):
-                    break
-            merged = below
+        if (merged := self._merged.get(path)) is not None:
+            return merged
+        parent, _, name = path.rpartition("/")
+        merged = self._merged[path] = []
+        for directory in self._directories(parent):
+            host = f"{directory}/{name}"
+            try:
+                status = os.lstat(host)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                break
+            merged.append(host)
+            if _is_opaque(host):
+                break
         return merged
 
 
@@ -199,6 +293,10 @@ def _escapes(path: str) -> InvalidArgument:
         hint="copy what is needed into the context, or give `aos build` a directory further up",
         path=path,
     )
+
+
+def _by_name(entry: tuple[str, object]) -> bytes:
+    return os.fsencode(entry[0])
 
 
 def _is_whiteout(status: os.stat_result) -> bool:

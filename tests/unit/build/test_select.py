@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aos.build.digests import FileDigests
 from aos.build.ignore import parse_ignore
 from aos.build.select import Source, digest_of_sources, open_context, select
 from aos.content.tree import ContextTree
@@ -24,7 +25,7 @@ def context(tmp_path: Path) -> Path:
 
 
 def _select(context: Path, *patterns: str, rules: str = "") -> tuple[Source, ...]:
-    return select(ContextTree(context), patterns, rules=parse_ignore(rules.encode()), hashed=True)
+    return select(ContextTree(context), patterns, rules=parse_ignore(rules.encode()), digests=FileDigests())
 
 
 def _paths(sources: tuple[Source, ...]) -> list[str]:

@@ -1,11 +1,9 @@
-"""`copy`: files of the context, or of another stage, into the image.
+"""`copy`: files of the context, or of another stage, become a layer, without a detour through a directory.
 
-What goes where (as `COPY` has it): a directory's *contents* go into `dest`; a file becomes `dest`, or goes into
-it when `dest` ends in '/' or is a directory already; several sources need a `dest` that ends in '/'.
-
-What a checkout happens to carry does not shape the layer: from the context, modes become 0644 or 0755 (0755
-where a file was executable), every date is the build's epoch, the owner is 0:0 unless told otherwise. From a
-stage, modes are kept. Links are copied as links.
+What a checkout happens to carry does not shape the layer: from the context, modes become 0644 or 0755 (0755 where
+a file was executable) and extended attributes are left behind. From a stage both are kept. The owner is 0:0 unless
+told otherwise, of directories made on the way, too; every date is the build's epoch. Links are copied as links, and
+names of one file stay names of one file.
 """
 
 from __future__ import annotations
@@ -15,173 +13,171 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from aos.build.ignore import IgnoreRules
+from aos.build.digests import changed, identity_of, unreadable
+from aos.build.layer import copy_content, is_kept_attribute
 from aos.build.select import select
-from aos.build.steps.task import Traces, state_tree
+from aos.build.steps.place import place
+from aos.build.steps.task import state_tree
+from aos.build.tar import BLOCK, header
 from aos.build.threads import in_thread
-from aos.content.tree import LayerTree, Tree, join, resolve
-from aos.errors import Conflict, InvalidArgument
+from aos.content.layer_writer import layer_writer
+from aos.runtime.users import resolve_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from aos.agentfile.definition import Copy
+    from aos.build.digests import FileDigests, Identity
     from aos.build.select import Entry, Source
+    from aos.build.steps.place import Placed
     from aos.build.steps.task import Task
+    from aos.content.layer_writer import LayerWriter
+    from aos.content.tree import LayerTree, Reader, Tree
+    from aos.oci.layer import Layer
 
-__all__ = ["copy_sources", "execute_copy"]
+__all__ = ["execute_copy"]
 
+_SMALL = 1 << 16
+"""Bytes up to which a file is read at once, and hashed again: cheaper than asking whether it changed."""
 _CHUNK = 1 << 20
 
 
-async def execute_copy(task: Task, step: Copy) -> Traces:
+async def execute_copy(task: Task, step: Copy) -> Layer | None:
+    """The layer that the step makes; None when it changes nothing."""
     if step.from_stage:
         tree: Tree = await state_tree(task.around.content, task.reads[0])
     else:
-        tree = task.around.context
+        tree = task.around.context.tree
+    sources = task.around.selected.get(task.vertex.place)
+    return await in_thread(lambda: _copy(task, step, tree, sources or select(tree, step.src)))
+
+
+def _copy(task: Task, step: Copy, tree: Tree, sources: Sequence[Source]) -> Layer | None:
     work_dir = (task.around.config_work_dir if task.final else "") or task.below.work_dir or "/"
-
-    def work() -> None:
-        sources = task.around.selected.get(task.vertex.place)
-        if sources is None:
-            sources = select(tree, step.src, rules=IgnoreRules(), hashed=False)
-        copy_sources(task, step, tree, sources, work_dir)
-
-    await in_thread(work)
-    return Traces()
+    placed = place(sources, step.dest, below=task.lower, work_dir=work_dir)
+    if not placed:
+        return None
+    with layer_writer(task.around.content.blobs, "gzip") as out, tree.reader() as reader:
+        _Entries(task, step, reader, out).write(placed)
+        out.zeros(2 * BLOCK)
+        return out.commit()
 
 
-def copy_sources(task: Task, step: Copy, tree: Tree, sources: Sequence[Source], work_dir: str) -> None:
-    """Write `sources` into the task's upper directory."""
-    writer = _Writer(task, step, tree)
-    for entry, destination in _place(sources, step, writer.merged, work_dir):
-        writer.write(entry, destination)
+class _Entries:
+    """Writes entries to a layer's tar."""
 
-
-def _place(
-    sources: Sequence[Source], step: Copy, merged: LayerTree, work_dir: str
-) -> Iterator[tuple[Entry, str]]:
-    """Where each entry goes: a path relative to the image's root."""
-    dest = step.dest if step.dest.startswith("/") else f"{work_dir.rstrip('/')}/{step.dest}"
-    into = dest.endswith(("/", "/.")) or step.dest in (".", "./", "")
-    if len(sources) > 1 and not into:
-        raise InvalidArgument(
-            f"copy: {len(sources)} sources cannot all become {step.dest!r}",
-            code="copy-dest-not-a-directory",
-            hint=f"end it with '/': {step.dest}/",
-            dest=step.dest,
-        )
-    root = resolve(merged, dest, follow_last=True)
-    if not into:
-        status = merged.lstat(root)
-        into = status is not None and stat.S_ISDIR(status.st_mode)
-        if not into and not sources[0].is_directory:
-            root = resolve(merged, dest, follow_last=False)  # a link there is replaced, not followed
-    for source in sources:
-        start = root if source.is_directory or not into else join(root, source.name)
-        for entry in source.entries:
-            yield entry, join(start, entry.relative) if entry.relative else start
-
-
-class _Writer:
-    """Writes entries below one upper directory; what it stands on is seen, and never written to."""
-
-    def __init__(self, task: Task, step: Copy, tree: Tree) -> None:
-        self.merged = LayerTree((*task.lower.layers, task.upper))
-        self._upper = os.fspath(task.upper)
+    def __init__(self, task: Task, step: Copy, reader: Reader, out: LayerWriter) -> None:
+        self._lower: LayerTree = task.lower
+        self._digests: FileDigests = task.around.context.digests
         self._epoch = task.epoch
-        self._tree = tree
-        self._step = step
+        self._reader = reader
+        self._out = out
         self._exact = bool(step.from_stage)
-        self._ready: set[str] = {""}
+        self._given_mode = step.mode
+        self._uid, self._gid = _owner(step, task.lower)
+        self._first: dict[tuple[int, int], str] = {}
 
-    def write(self, entry: Entry, destination: str) -> None:
-        if entry.kind == "directory":
-            if destination not in self._ready:
-                self._directory(destination, entry)
+    def write(self, entries: Iterable[Placed]) -> None:
+        for path, entry, present in entries:
+            if present is not None:
+                records = _records(self._lower.host_path(path))
+                owner, mode = (present.st_uid, present.st_gid), stat.S_IMODE(present.st_mode)
+                self._out.write(self._header(b"5", f"{path}/", mode, owner=owner, records=records))
+            elif entry is None:
+                self._out.write(self._header(b"5", f"{path}/", 0o755))
+            elif entry.kind == "directory":
+                self._out.write(self._header(b"5", f"{path}/", self._mode(entry)))
+            elif entry.kind == "link":
+                self._out.write(self._header(b"2", path, 0o777, link=entry.content))
+            elif entry.identity is not None:
+                self._file(path, entry, entry.identity)
+
+    def _file(self, path: str, entry: Entry, identity: Identity) -> None:
+        if entry.names > 1 and (first := self._first.setdefault(identity[:2], path)) != path:
+            self._out.write(self._header(b"1", path, self._mode(entry), link=first))
             return
-        self._parents(destination)
-        present = self.merged.lstat(destination)
-        if present is not None and stat.S_ISDIR(present.st_mode):
-            raise InvalidArgument(
-                f"copy: {entry.path!r} would replace the directory '/{destination}'",
-                code="copy-type-conflict",
-                hint="copy it to another place, or remove the directory in a `run` step first",
-                path=entry.path,
-            )
-        host = f"{self._upper}/{destination}"
-        if os.path.lexists(host):
-            os.unlink(host)
-        if entry.kind == "link":
-            os.symlink(entry.content, host)
+        try:
+            descriptor = self._reader.open(entry.path)
+        except OSError as error:
+            raise unreadable(entry.path, error) from error
+        try:
+            records = _records(descriptor) if self._exact else ()
+            head = self._header(b"0", path, self._mode(entry), size=identity[2], records=records)
+            if identity[2] <= _SMALL:
+                self._small(head, descriptor, entry, identity[2])
+            else:
+                self._large(head, descriptor, entry, identity)
+        finally:
+            os.close(descriptor)
+
+    def _small(self, head: bytes, descriptor: int, entry: Entry, size: int) -> None:
+        data = os.read(descriptor, size + 1)
+        if len(data) != size or (entry.content and hashlib.sha256(data).hexdigest() != entry.content):
+            raise changed(entry.path)
+        self._out.write(b"".join((head, data, bytes(-size % BLOCK))))
+
+    def _large(self, head: bytes, descriptor: int, entry: Entry, identity: Identity) -> None:
+        """Hash only what may have changed without a trace: the identity of other files says that they did not."""
+        self._out.write(head)
+        info = os.fstat(descriptor)
+        if not entry.content or self._digests.is_settled(identity):
+            missing = copy_content(descriptor, info, self._out)
         else:
-            self._file(entry, host)
-        os.chown(host, *self._step.owner, follow_symlinks=False)
-        if entry.kind == "file":
-            os.chmod(host, self._mode(entry))
-        os.utime(host, (self._epoch, self._epoch), follow_symlinks=False)
+            missing = self._hashed(descriptor, entry, info.st_size)
+        if missing or identity_of(os.fstat(descriptor)) != identity:
+            raise changed(entry.path)
+        self._out.zeros(-identity[2] % BLOCK)
+
+    def _hashed(self, descriptor: int, entry: Entry, left: int) -> int:
+        digest = hashlib.sha256()
+        while left and (data := os.read(descriptor, min(left, _CHUNK))):
+            digest.update(data)
+            self._out.write(data)
+            left -= len(data)
+        if digest.hexdigest() != entry.content:
+            raise changed(entry.path)
+        return left
 
     def _mode(self, entry: Entry) -> int:
-        if self._step.mode is not None:
-            readable = self._step.mode & 0o444
-            return self._step.mode | (readable >> 2 if entry.kind == "directory" else 0)
+        """With `mode`, directories can also be entered by whoever may read them."""
+        if self._given_mode is not None:
+            readable = self._given_mode & 0o444
+            return self._given_mode | (readable >> 2 if entry.kind == "directory" else 0)
         if self._exact:
             return entry.mode
         return 0o755 if entry.kind == "directory" or entry.mode & 0o111 else 0o644
 
-    def _parents(self, destination: str) -> None:
-        parent = destination.rpartition("/")[0]
-        if parent not in self._ready:
-            self._directory(parent, None)
-
-    def _directory(self, path: str, entry: Entry | None) -> None:
-        """Make a directory; one that is below already keeps its owner and mode."""
-        self._parents(path)
-        present = self.merged.lstat(path)
-        if present is not None and not stat.S_ISDIR(present.st_mode):
-            raise InvalidArgument(
-                f"copy: '/{path}' is not a directory in the image, so nothing can be copied into it",
-                code="copy-type-conflict",
-                hint="choose another `dest`",
-                path=path,
-            )
-        host = f"{self._upper}/{path}"
-        self._ready.add(path)
-        if os.path.lexists(host):
-            return
-        os.mkdir(host)
-        if present is not None:
-            os.chown(host, present.st_uid, present.st_gid)
-            os.chmod(host, stat.S_IMODE(present.st_mode))
-        elif entry is not None:
-            os.chown(host, *self._step.owner)
-            os.chmod(host, self._mode(entry))
-        else:
-            os.chmod(host, 0o755)
-
-    def _file(self, entry: Entry, host: str) -> None:
-        """Copy content; what was planned is what is copied, or the build says so."""
-        digest = hashlib.sha256()
-        source = self._tree.open(entry.path)
-        with open(source, "rb", buffering=0) as reading, open(host, "xb", buffering=0) as writing:
-            while chunk := reading.read(_CHUNK):
-                digest.update(chunk)
-                view = memoryview(chunk)
-                while view:
-                    view = view[writing.write(view) :]
-            if self._exact:
-                _copy_capabilities(source, writing.fileno())
-        if entry.content and digest.hexdigest() != entry.content:
-            raise Conflict(
-                f"copy: {entry.path!r} changed while it was read",
-                code="context-changed",
-                hint="let nothing write to the context while it is built, then build again",
-                path=entry.path,
-            )
+    def _header(
+        self,
+        kind: bytes,
+        path: str,
+        mode: int,
+        *,
+        size: int = 0,
+        link: str = "",
+        owner: tuple[int, int] | None = None,
+        records: Iterable[tuple[str, str]] = (),
+    ) -> bytes:
+        uid, gid = owner or (self._uid, self._gid)
+        return header(
+            kind, path, mode=mode, uid=uid, gid=gid, size=size, mtime=self._epoch, link=link, records=records
+        )
 
 
-def _copy_capabilities(source: int, target: int) -> None:
+def _owner(step: Copy, lower: LayerTree) -> tuple[int, int]:
+    """The numbers of the step's owner; names are those of the image that is copied into."""
+    user, group = step.owner
+    if isinstance(user, int) and isinstance(group, int):
+        return user, group
+    found = resolve_user(f"{user}:{group}" if group != "" else str(user), lower)
+    return found.uid, found.gid
+
+
+def _records(file: str | int) -> list[tuple[str, str]]:
+    """The extended attributes that go with a file, as a tar has them."""
     try:
-        os.setxattr(target, "security.capability", os.getxattr(source, "security.capability"))
-    except OSError:  # it has none
-        return
+        names = os.listxattr(file)
+    except OSError:  # a file system without extended attributes
+        return []
+    kept = ((name, os.getxattr(file, name)) for name in sorted(names) if is_kept_attribute(name))
+    return [(f"SCHILY.xattr.{name}", value.decode("utf-8", "surrogateescape")) for name, value in kept]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aos.build.threads import in_thread
 from aos.content.protocol import IdMap
-from aos.content.tree import LayerTree, Tree
+from aos.content.tree import LayerTree
 from aos.errors import Aborted, FailedPrecondition
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aos.build.plan import State, Vertex
     from aos.build.plugins import Plugins
     from aos.build.requirements import Requirements
-    from aos.build.select import Source
+    from aos.build.select import Context, Source
     from aos.build.workspace import Workspace
     from aos.content.store import ContentStore
     from aos.ids import IdSource
@@ -34,7 +34,7 @@ class Surroundings:
 
     content: ContentStore
     runtime: Runtime
-    context: Tree
+    context: Context
     workspace: Workspace
     mounts: Path
     """Where caches that outlive builds lie, one directory per cache mount."""
