@@ -9,7 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any, Literal
 
@@ -148,9 +148,12 @@ def build(
     tag: str | None = None,
     output: Path | None = None,
     use_cache: bool = True,
+    secrets: Sequence[str] = (),
+    ssh: Sequence[str] = (),
     progress: Literal["quiet", "plain", "live"] = "quiet",
 ) -> Package:
-    """Build the Agentfile of a context, or `file`; progress goes to standard error."""
+    """Build the Agentfile of a context, or `file`; progress goes to standard error. `secrets`, `ssh`: as the
+    options of `aos build` have them."""
     from aos.agentfile import load
     from aos.build import BuildRequest, build_blocking, find_agentfile, open_progress, source_date_epoch
     from aos.oci.reference import parse_reference
@@ -162,9 +165,26 @@ def build(
         output=output,
         use_cache=use_cache,
         epoch=source_date_epoch(environ),
+        **_lent(environ, secrets, ssh),
     )
     with open_progress(progress) as shown:
         return build_blocking(request, build_services(config, environ), shown)
+
+
+def _lent(environ: Mapping[str, str], secrets: Sequence[str], ssh: Sequence[str]) -> dict[str, Any]:
+    """What of a build request steps may use and nothing keeps."""
+    if not secrets and not ssh:
+        return {}
+    import resource
+
+    from aos.build.secrets import parse_secret
+    from aos.build.ssh_agents import parse_ssh
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # secrets are in this process's memory
+    return {
+        "secrets": tuple(parse_secret(text, environ) for text in secrets),
+        "ssh": tuple(parse_ssh(text, environ) for text in ssh),
+    }
 
 
 def agentfile(context: Path, file: Path | None = None) -> tuple[Path, Definition]:

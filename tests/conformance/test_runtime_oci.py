@@ -18,7 +18,7 @@ import pytest
 
 from aos.config import Config
 from aos.content.store import ContentStore
-from aos.errors import FailedPrecondition, InvalidArgument
+from aos.errors import FailedPrecondition, InvalidArgument, NotFound
 from aos.package import load_package
 from aos.registry.local import LocalRegistry
 from aos.runtime.backends.oci import OciConfig, OciRuntime
@@ -192,6 +192,40 @@ class TestRunc(RuntimeConformance):
 
         asyncio.run(go())
         assert (tmp_path / "directory/new").read_text() == "new\n"
+
+    @case
+    async def test_a_file_in_memory_is_the_process_s_alone_and_on_no_disk(self, kit: OciKit) -> None:
+        mount = Mount("file", "/run/secrets/key", data=b"word-in-memory", mode=0o400)
+        script = "stat -c '%u:%g %a' /run/secrets/key; cat /run/secrets/key; echo; echo x >> /run/secrets/key || echo refused; exec sleep 1000"
+        runtime = kit.make()
+        spec = replace(self.shell(kit, script, user="1000:1001"), mounts=(mount,))
+        assert "word-in-memory" not in repr(spec)
+        async with self.running(runtime, spec) as id:
+            while b"refused" not in (await runtime.logs(id)).read_bytes():
+                await asyncio.sleep(0.01)
+            said = [line.split(" ", 3)[3] for line in (await runtime.logs(id)).read_text().splitlines()]
+            assert said[:2] == ["1000:1001 400", "word-in-memory"]
+            for place in (kit.config.root, kit.config.state):
+                for path in place.rglob("*"):
+                    if path.is_file() and path.name != "log":
+                        assert b"word-in-memory" not in path.read_bytes(), path
+
+    @case
+    async def test_layers_can_be_mounted_beside_the_root(self, kit: OciKit) -> None:
+        mounts = (
+            Mount("layers", "/all", layers=kit.layers),
+            Mount("layers", "/mnt/sh", layers=kit.layers, path="/bin/sh"),
+        )
+        script = "ls /all/bin | grep -cx busybox; /mnt/sh -c 'echo works'; touch /all/x 2>/dev/null || echo refused"
+        out = await self.says(kit, replace(self.shell(kit, script), mounts=mounts))
+        assert out.splitlines() == ["1", "works", "refused"]
+        lost = replace(self.shell(kit, "true"), mounts=(Mount("layers", "/x", layers=kit.layers, path="no"),))
+        with pytest.raises(NotFound, match="hold no 'no'"):
+            await kit.make().create(self.id(), lost)
+
+    @case
+    async def test_no_core_files(self, kit: OciKit) -> None:
+        assert await self.says(kit, self.shell(kit, "ulimit -c; ulimit -Hc")) == "0\n0\n"
 
     @pytest.mark.parametrize("target", ["relative", "/", "/a/../b"])
     def test_mount_targets_are_checked(self, kit: OciKit, target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,11 @@ def gather_inputs(definition: Definition, context: Context, plugins: Plugins) ->
             elif step.kind == "install" and step.tool == "pip":
                 found.requirements[place] = asked = read_requirements(context, step)
                 found.components[place] = {"requirements": asked.digests, "tools": {"uv": uv_version()}}
+            elif step.kind == "run" and any(not mount.from_stage for mount in step.mounts):
+                paths = [mount.source for mount in step.mounts if not mount.from_stage]
+                seen = tuple(_visible(context, path, stage.location) for path in paths)
+                found.selected[place] = seen
+                found.components[place] = {"files": [digest_of_sources((source,)) for source in seen]}
             elif step.kind == "plugin":
                 where = stage.location or "Agentfile"
                 declared = dict(plugins.inputs(step.name, dict(step.options), where))
@@ -73,3 +79,18 @@ def gather_inputs(definition: Definition, context: Context, plugins: Plugins) ->
                 found.components[place] = {"plugin": declared, "tools": tools}
     context.digests.save()
     return found
+
+
+def _visible(context: Context, path: str, where: str) -> Source:
+    """What a step sees of a path of the context that it mounts."""
+    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", path)  # a name, not a pattern
+    try:
+        (source,) = select(context.tree, (pattern,), rules=context.rules, digests=context.digests)
+    except NotFound as error:
+        raise NotFound(
+            f"{where or 'Agentfile'}: run: the build context has no {path!r} to mount",
+            code="mount-source-missing",
+            hint=error.hint,
+            source=path,
+        ) from error
+    return source

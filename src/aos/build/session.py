@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.agentfile.definition import Definition
+    from aos.build.secrets import SecretSource
+    from aos.build.ssh_agents import SshAgent
     from aos.clock import Clock
     from aos.content.leases import Lease
     from aos.content.store import ContentStore
@@ -54,6 +56,8 @@ class BuildRequest:
     use_cache: bool = True
     epoch: int = 0
     """The date of everything the build makes: seconds since 1970."""
+    secrets: tuple[SecretSource, ...] = ()
+    ssh: tuple[SshAgent, ...] = ()
     jobs: int = 0
     """Vertices executed at once; 0: as many as there are CPUs."""
 
@@ -157,6 +161,7 @@ class _Session:
     async def execute(self) -> None:
         """Execute what is not known yet."""
         from aos.build.execute import Executor
+        from aos.build.secrets import Secrets
         from aos.build.solve import solve
         from aos.build.steps.task import Surroundings, need_root
         from aos.build.sweep import sweep
@@ -178,6 +183,8 @@ class _Session:
                 selected=self._inputs.selected,
                 requirements=self._inputs.requirements,
                 plugins=services.plugins,
+                secrets=Secrets.of(self._request.secrets, services.environ),
+                ssh={agent.id: agent for agent in self._request.ssh},
                 config_env=definition.config.env,
                 config_work_dir=definition.config.work_dir,
             )

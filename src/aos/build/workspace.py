@@ -12,6 +12,8 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from aos.build.locks import try_lock
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -43,7 +45,7 @@ def open_workspace(root: Path, id: str) -> Iterator[Workspace]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = None
     while lock is None:  # somebody who sweeps may have taken the new file for a dead build's
-        lock = _locked(root / f"{id}.lock", fcntl.LOCK_EX)
+        lock = try_lock(root / f"{id}.lock", fcntl.LOCK_EX)
     directory = root / id
     try:
         directory.mkdir(mode=0o700)
@@ -59,7 +61,7 @@ def dead_workspaces(root: Path) -> Iterator[list[str]]:
     found: dict[str, int] = {}
     try:
         for file in sorted(root.glob("*.lock")) if root.is_dir() else ():
-            if (lock := _locked(file)) is not None:
+            if (lock := try_lock(file)) is not None:
                 found[file.stem] = lock
         yield list(found)
         for id in found:
@@ -73,19 +75,6 @@ def dead_workspaces(root: Path) -> Iterator[list[str]]:
 def remove_tree(directory: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(directory)
-
-
-def _locked(file: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> int | None:
-    """A descriptor that holds the lock on `file`; None when somebody else does, or removed it meanwhile."""
-    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, how)
-        if os.fstat(lock).st_nlink:
-            return lock
-    except BlockingIOError:
-        pass
-    os.close(lock)
-    return None
 
 
 def _unlock(file: Path, lock: int) -> None:

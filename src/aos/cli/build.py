@@ -24,6 +24,18 @@ VERB = Verb(
         Option("tag", "t", "REFERENCE", "What to call the package (default: <name>:<version>)"),
         Option("output", "o", "DIR", "Write the package as an OCI layout, too"),
         Option("quiet", "q", help="Print only the digest of the package's manifest"),
+        Option(
+            "secret",
+            metavar="SECRET",
+            help="id=NAME,src=FILE or id=NAME,env=VARIABLE, for steps",
+            repeat=True,
+        ),
+        Option(
+            "ssh",
+            metavar="AGENT",
+            help="default, or ID=SOCKET, or ID=KEYFILE: an SSH agent for steps",
+            repeat=True,
+        ),
         Option("no-cache", help="Execute every step, also what is known from earlier builds"),
         Option(
             "progress",
@@ -48,6 +60,8 @@ def main(args: Arguments) -> int:
         tag=args["tag"],
         output=Path(args["output"]) if args["output"] else None,
         use_cache=not args["no-cache"],
+        secrets=args["secret"],
+        ssh=args["ssh"],
         progress=_progress(args["quiet"], args["progress"]),
     )
     print(package.manifest_digest)

@@ -100,22 +100,30 @@ def runtime_config(
     rootfs: str,
     cgroup: str,
     files: Mapping[str, str],
+    sources: Mapping[str, str],
     seccomp: object,
     open_files: int,
 ) -> dict[str, Any]:
     """`config.json`. `rootfs` and `cgroup` are paths; `files` maps /etc files to host files mounted read-only;
-    `open_files` is the limit of open descriptors (never above the daemon's own hard limit)."""
+    `sources` maps the targets of `file` and `layers` mounts to where they are mounted for the sandbox; `open_files` is the limit of open descriptors (never above the daemon's own hard limit)."""
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if spec.network == "none":
         namespaces.append({"type": "network"})
     mounts = [*_MOUNTS]
     mounts += [_bind(target, source, read_only=True) for target, source in files.items()]
-    mounts += [_mount(mount) for mount in spec.mounts]
+    mounts += [_mount(mount, sources) for mount in spec.mounts]
     return {
         "ociVersion": "1.0.2",
         "process": {
             **process_config(spec.process, user),
-            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": open_files, "hard": open_files}],
+            "rlimits": [
+                {"type": "RLIMIT_NOFILE", "soft": open_files, "hard": open_files},
+                {
+                    "type": "RLIMIT_CORE",
+                    "soft": 0,
+                    "hard": 0,
+                },  # memory holds keys: it is not written to a file
+            ],
         },
         "root": {"path": rootfs, "readonly": spec.rootfs.read_only},
         "hostname": spec.hostname,
@@ -149,9 +157,11 @@ def process_config(process: ProcessSpec, user: User) -> dict[str, Any]:
     }
 
 
-def _mount(mount: Mount) -> dict[str, Any]:
+def _mount(mount: Mount, sources: Mapping[str, str]) -> dict[str, Any]:
     if mount.kind == "bind":
         return _bind(mount.target, str(mount.source), read_only=mount.read_only)
+    if mount.kind != "tmpfs":
+        return _bind(mount.target, sources[mount.target], read_only=True)
     options = ["nosuid", "nodev", "mode=1777"]
     if mount.size is not None:
         options.append(f"size={mount.size}")

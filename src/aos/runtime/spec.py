@@ -51,15 +51,25 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A host path, or a fresh tmpfs, at an absolute path of the sandbox."""
+    """Something at an absolute path of the sandbox: a host path (`bind`), a fresh tmpfs, a file in memory
+    (`file`), or what other layers hold (`layers`). The last two are read-only, and no other process of the host
+    sees them."""
 
-    kind: Literal["bind", "tmpfs"]
+    kind: Literal["bind", "tmpfs", "file", "layers"]
     target: str
     source: Path | None = None
     """For `bind`: an existing absolute host path (a file or a directory)."""
     read_only: bool = False
     size: int | None = None
     """For `tmpfs`: bytes; None: half of memory, as the kernel has it."""
+    data: bytes = field(default=b"", repr=False)
+    """For `file`: what it holds. It is never written to a disk. The file belongs to the process's user."""
+    mode: int = 0o400
+    """For `file`."""
+    layers: tuple[Layer, ...] = ()
+    """For `layers`: base first."""
+    path: str = "/"
+    """For `layers`: what of them; links are followed inside of the layers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.build.steps.task import step_failed
@@ -19,6 +20,7 @@ from aos.runtime.spec import AgentSpec, Mount, ProcessSpec, Rootfs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aos.build.secrets import Redaction
     from aos.build.steps.task import Task
     from aos.runtime.state import ExitStatus
 
@@ -40,8 +42,9 @@ class Command:
     network: bool = False
 
 
-async def run_command(task: Task, command: Command) -> None:
-    """Run to the end on top of the task's files; what it writes goes to the task's upper directory.
+async def run_command(task: Task, command: Command, redact: Redaction | None = None) -> None:
+    """Run to the end on top of the task's files; what it writes goes to the task's upper directory. Of its output
+    nobody sees a line, and no disk, that `redact` has not seen.
 
     Raise Aborted (`step-failed`, with `exit_code` in its subject) unless it exits with 0, and whatever the
     runtime raises. The sandbox is gone afterwards, also when this is cancelled.
@@ -55,8 +58,9 @@ async def run_command(task: Task, command: Command) -> None:
         hostname="build",
         mounts=command.mounts,
         network="host" if command.network else "none",
+        log=Path(os.devnull),  # it is read as it is written
     )
-    lines = _Lines(task.output)
+    lines = _Lines(task.output, redact)
     try:
         try:
             await runtime.create(id, spec)
@@ -75,7 +79,7 @@ async def run_command(task: Task, command: Command) -> None:
         if error.code not in _COULD_NOT_START:
             raise
         raise step_failed(
-            task.vertex, f"could not start: {error.message}", lines.tail, exit_code=127
+            task.vertex, f"could not start: {error.message}{_about_shell(command)}", lines.tail, exit_code=127
         ) from error
     if status.code != 0:
         raise step_failed(task.vertex, _how(status), lines.tail, exit_code=status.shell_code)
@@ -106,6 +110,15 @@ async def _delete(task: Task, id: SandboxId) -> None:
     deleting.result()
 
 
+def _about_shell(command: Command) -> str:
+    shell = command.args[0] == "/bin/sh"
+    return (
+        "; a command that is one text needs a shell, exec form ([program, argument]) needs none"
+        if shell
+        else ""
+    )
+
+
 def _how(status: ExitStatus) -> str:
     if status.cause == "oom":
         return "ran out of memory"
@@ -119,9 +132,10 @@ def _how(status: ExitStatus) -> str:
 class _Lines:
     """Bytes of two streams become lines, in the order they arrived."""
 
-    def __init__(self, output: Callable[[str], None]) -> None:
+    def __init__(self, output: Callable[[str], None], redact: Redaction | None) -> None:
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL)
         self._output = output
+        self._redact = redact
         self._partial: dict[int, bytes] = {}
 
     def feed(self, stream: int, data: bytes) -> None:
@@ -129,8 +143,9 @@ class _Lines:
         for line in whole:
             self._say(line)
         if len(rest) > _LONGEST_LINE:
+            rest, end = self._cut(rest)
             self._say(rest)
-            rest = b""
+            rest = end
         self._partial[stream] = rest
 
     def end(self) -> None:
@@ -139,7 +154,17 @@ class _Lines:
                 self._say(rest)
         self._partial.clear()
 
+    def _cut(self, line: bytes) -> tuple[bytes, bytes]:
+        """Two pieces of a line, such that no secret is cut in two."""
+        if self._redact is None:
+            return line, b""
+        line = self._redact(line)
+        at = len(line) - self._redact.longest
+        return line[:at], line[at:]
+
     def _say(self, line: bytes) -> None:
+        if self._redact is not None:
+            line = self._redact(line)
         text = line.decode(errors="replace")
         self.tail.append(text)
         self._output(text)

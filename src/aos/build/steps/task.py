@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from aos.build.plan import State, Vertex
     from aos.build.plugins import Plugins
     from aos.build.requirements import Requirements
+    from aos.build.secrets import Secrets
     from aos.build.select import Context, Source
+    from aos.build.ssh_agents import SshAgent
     from aos.build.workspace import Workspace
     from aos.content.store import ContentStore
     from aos.ids import IdSource
@@ -45,6 +47,8 @@ class Surroundings:
     requirements: Mapping[tuple[str, int], Requirements]
     """What each `install pip` asks for, as the plan saw it."""
     plugins: Plugins
+    secrets: Secrets
+    ssh: Mapping[str, SshAgent]
     config_env: tuple[tuple[str, str], ...] = ()
     """The environment of the package, for `run` steps of its own stage."""
     config_work_dir: str = ""

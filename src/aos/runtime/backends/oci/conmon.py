@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
-from aos.runtime.backends.oci.launch import Overlay, spawn, tool_environment, wait_readable
+from aos.runtime.backends.oci.launch import spawn, tool_environment, wait_readable
 from aos.runtime.protocol import Stdio
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aos.runtime.backends.oci.mounts import Mounts
     from aos.runtime.spec import ProcessSpec
 
 __all__ = [
@@ -70,7 +71,7 @@ class Conmon:
         log: Path | None,
         leave_stdin_open: bool,
         exec_spec: Path | None,
-        overlay: Overlay | None,
+        mounts: Mounts | None,
     ) -> Conmon:
         """Start it; an exec (which has no log) waits for `release`."""
         (bundle / EXIT).mkdir(exist_ok=True)
@@ -102,7 +103,7 @@ class Conmon:
             ours.append(attach)
             env["_OCI_ATTACHPIPE"] = "5"
         try:
-            pid = await spawn(argv, env, theirs, overlay)
+            pid = await spawn(argv, env, theirs, mounts)
         except BaseException:
             for fd in ours:
                 os.close(fd)

@@ -64,7 +64,7 @@ class Execs:
                 log=None,
                 leave_stdin_open=False,
                 exec_spec=bundle / "process.json",
-                overlay=None,
+                mounts=None,
             )
         except BaseException:
             remove_tree(bundle)

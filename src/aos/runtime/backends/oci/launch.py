@@ -1,8 +1,7 @@
-"""Start a process in a private mount namespace where a root overlay is mounted, and wait for short-lived tools.
+"""Start a process, in a private mount namespace where that is asked for, and wait for short-lived tools.
 
 The namespace is made by a thread that exists for this alone: unshare(2) of CLONE_NEWNS affects the calling
-thread, and the process it spawns inherits its view. So the host never sees the mount, and when the last process
-of the sandbox is gone, so is the mount, whatever was killed in between.
+thread, and the process it spawns inherits its view.
 """
 
 from __future__ import annotations
@@ -10,42 +9,22 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import ctypes
 import fcntl
-import functools
 import os
 import signal
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from aos.errors import AosError, FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
-__all__ = ["Overlay", "reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
+    from aos.runtime.backends.oci.mounts import Mounts
 
-_CLONE_NEWNS = 0x00020000
-_MS_REC, _MS_SLAVE = 0x4000, 1 << 19
-_MOUNT_DATA_LIMIT = 4095
-"""Bytes: mount(2) copies one page of options."""
-_OVERLAY_OPTIONS = "redirect_dir=off,index=off,metacopy=off"
-"""What a layer can hold is all that the upper directory may contain."""
+__all__ = ["reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """A root overlay. `lowers`: base first, all children of `lower_directory`."""
-
-    lower_directory: Path
-    lowers: Sequence[Path]
-    upper: Path
-    work: Path
-    target: Path
 
 
 def tool_environment() -> dict[str, str]:
@@ -56,17 +35,17 @@ def tool_environment() -> dict[str, str]:
 
 
 async def spawn(
-    argv: list[str], env: Mapping[str, str], fds: Sequence[int], overlay: Overlay | None = None
+    argv: list[str], env: Mapping[str, str], fds: Sequence[int], mounts: Mounts | None = None
 ) -> int:
     """Start `argv` in a session of its own, its descriptors 3, 4, … being `fds`; return its pid.
 
     Standard input and output are /dev/null; standard error, too, unless `fds` says otherwise.
     """
-    if overlay is None:
+    if mounts is None:
         return _spawn(argv, env, fds)
 
     def start() -> int:
-        _mount(overlay)
+        mounts.mount_privately()
         return _spawn(argv, env, fds)
 
     return await _in_thread(start)
@@ -116,45 +95,6 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
             with contextlib.suppress(asyncio.CancelledError, AosError):
                 await asyncio.shield(done)
         raise
-
-
-def _mount(overlay: Overlay) -> None:
-    libc = _libc()
-    if libc.unshare(_CLONE_NEWNS) != 0:
-        raise _refused("make a mount namespace")
-    if libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None) != 0:
-        raise _refused("make the mount namespace private")
-    os.chdir(overlay.lower_directory)  # this thread's own: unshare(CLONE_NEWNS) implies CLONE_FS
-    lowers = ":".join(path.name for path in reversed(overlay.lowers))
-    options = f"lowerdir={lowers},upperdir={_escape(overlay.upper)},workdir={_escape(overlay.work)},"
-    options += _OVERLAY_OPTIONS if os.geteuid() == 0 else _OVERLAY_OPTIONS + ",userxattr"
-    if len(os.fsencode(options)) > _MOUNT_DATA_LIMIT:
-        raise FailedPrecondition(
-            f"{len(overlay.lowers)} layers are more than one overlay mount takes",
-            code="too-many-layers",
-            hint="build the package with fewer steps",
-        )
-    if libc.mount(b"overlay", os.fsencode(overlay.target), b"overlay", 0, os.fsencode(options)) != 0:
-        raise _refused(f"mount the root overlay at {overlay.target}")
-
-
-def _escape(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _refused(what: str) -> AosError:
-    number = ctypes.get_errno()
-    return FailedPrecondition(
-        f"cannot {what}: {os.strerror(number)}",
-        code="mount-failed",
-        hint="`aos doctor` says what this host lacks",
-        errno=number,
-    )
 
 
 async def wait_readable(fd: int, seconds: float | None, what: str) -> None:

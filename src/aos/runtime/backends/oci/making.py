@@ -13,23 +13,27 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aos.content.protocol import IdMap
-from aos.content.tree import LayerTree
-from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument
+from aos.content.tree import LayerTree, resolve
+from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument, NotFound
 from aos.ids import SandboxId
 from aos.runtime.backends.oci.conmon import LOG, Conmon, ConmonFailed
 from aos.runtime.backends.oci.failures import failure
 from aos.runtime.backends.oci.host import TOOL_SECONDS, wrong_state
-from aos.runtime.backends.oci.launch import Overlay, wait_readable
+from aos.runtime.backends.oci.launch import wait_readable
+from aos.runtime.backends.oci.mounts import MemoryFile, Mounts, Overlay
 from aos.runtime.backends.oci.record import Record, process_start
 from aos.runtime.bundle import runtime_config
 from aos.runtime.state import Sandbox, SandboxState
 from aos.runtime.users import resolve_user
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aos.oci.layer import Layer
     from aos.runtime.backends.oci.ending import Ends
     from aos.runtime.backends.oci.host import Host
     from aos.runtime.backends.oci.removal import Removal
-    from aos.runtime.spec import AgentSpec
+    from aos.runtime.spec import AgentSpec, Mount
 
 __all__ = ["Making"]
 
@@ -52,7 +56,10 @@ class Making:
         tools, directory = self._host.tools(), self._host.sandboxes / id
         seccomp = self._host.seccomp_profile()
         _check(spec)
-        layers = await self._lowers(spec)
+        layers = await self._lowers(spec.rootfs.layers)
+        trees = {
+            mount.target: await self._lowers(mount.layers) for mount in spec.mounts if mount.kind == "layers"
+        }
         try:
             directory.mkdir(parents=True, mode=0o700)
         except FileExistsError as error:
@@ -62,10 +69,8 @@ class Making:
         group = self._host.group(id)
         conmon: Conmon | None = None
         try:
-            upper = self._prepare(directory, spec, layers, seccomp)
+            mounts = self._prepare(directory, spec, layers, trees, seccomp)
             self._host.cgroups.create(group, spec.limits)
-            work = directory / "work" if spec.rootfs.upper is None else upper.with_name(upper.name + ".work")
-            work.mkdir(exist_ok=True)
             log = spec.log or directory / LOG
             conmon = await Conmon.launch(
                 conmon=tools[1],
@@ -78,16 +83,14 @@ class Making:
                 log=log,
                 leave_stdin_open=spec.leave_stdin_open,
                 exec_spec=None,
-                overlay=Overlay(
-                    self._host.content.snapshots.directory, layers, upper, work, directory / "rootfs"
-                ),
+                mounts=mounts,
             )
             record = Record(
                 conmon.pid,
                 process_start(conmon.pid) or "",
                 spec.process.terminal,
                 tuple(map(str, layers)),
-                str(upper),
+                str(mounts.overlays[0].upper),
                 str(log),
             )
             record.write(directory)
@@ -104,19 +107,33 @@ class Making:
         self._ends.watch(id, record)
         return Sandbox(id, SandboxState.CREATED, pid)
 
-    async def _lowers(self, spec: AgentSpec) -> tuple[Path, ...]:
+    async def _lowers(self, layers: tuple[Layer, ...]) -> tuple[Path, ...]:
         """Unpacked layers. One that is there costs two look-ups, so that only a missing one needs a thread."""
         ensure = self._host.content.snapshots.ensure
-        return await asyncio.to_thread(ensure, spec.rootfs.layers, IdMap.identity())
+        return await asyncio.to_thread(ensure, layers, IdMap.identity())
 
     def _prepare(
-        self, directory: Path, spec: AgentSpec, layers: tuple[Path, ...], seccomp: msgspec.Raw
-    ) -> Path:
+        self,
+        directory: Path,
+        spec: AgentSpec,
+        layers: tuple[Path, ...],
+        trees: Mapping[str, tuple[Path, ...]],
+        seccomp: msgspec.Raw,
+    ) -> Mounts:
+        """Write the bundle; what it takes for granted that is mounted when conmon starts."""
         upper = spec.rootfs.upper or directory / "upper"
+        work = directory / "work"
         if spec.rootfs.upper is None:
             upper.mkdir()
             _take_on(upper, layers[-1])
+        else:
+            work = upper.with_name(upper.name + ".work")
+        work.mkdir(exist_ok=True)
         (directory / "rootfs").mkdir()
+        snapshots = self._host.content.snapshots.directory
+        overlays = [Overlay(snapshots, layers, directory / "rootfs", upper, work)]
+        sources: dict[str, str] = {}
+        memory: list[MemoryFile] = []
         user = resolve_user(spec.process.user, LayerTree([*layers, upper]))
         hosts = directory / "hosts"
         hosts.write_text(f"127.0.0.1\tlocalhost {spec.hostname}\n::1\tlocalhost\n")
@@ -124,6 +141,17 @@ class Making:
         targets = {mount.target for mount in spec.mounts}
         if spec.network == "host":
             files = {"/etc/hosts": "/etc/hosts", "/etc/resolv.conf": "/etc/resolv.conf"}
+        for number, mount in enumerate(spec.mounts):
+            if mount.kind == "layers":
+                tree = directory / f"layers-{number}"
+                tree.mkdir()
+                overlays.append(Overlay(snapshots, trees[mount.target], tree))
+                sources[mount.target] = str(tree / _find(mount, LayerTree(trees[mount.target])))
+            elif mount.kind == "file":
+                sources[mount.target] = str(directory / "memory" / str(len(memory)))
+                memory.append(MemoryFile(mount.data, mount.mode, user.uid, user.gid))
+        if memory:
+            (directory / "memory").mkdir(mode=0o700)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         config = runtime_config(
             spec,
@@ -131,11 +159,12 @@ class Making:
             rootfs=str(directory / "rootfs"),
             cgroup=f"/{self._host.group(id=SandboxId(directory.name))}/payload",
             files={to: source for to, source in files.items() if to not in targets and Path(source).exists()},
+            sources=sources,
             seccomp=seccomp,
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
         )
         (directory / "config.json").write_bytes(msgspec.json.encode(config))
-        return upper
+        return Mounts(tuple(overlays), tuple(memory), directory / "memory")
 
     async def start(self, id: SandboxId) -> None:
         state = self._host.state(id)
@@ -194,6 +223,8 @@ def _check(spec: AgentSpec) -> None:
             or mount.target.rstrip("/") == ""
         ):
             raise InvalidArgument(f"{mount.target!r} is not a place to mount at", code="spec-invalid")
+        if mount.kind == "layers" and not mount.layers:
+            raise InvalidArgument(f"the mount at {mount.target!r} has no layer", code="spec-invalid")
         if mount.kind == "bind" and not (
             mount.source and mount.source.is_absolute() and mount.source.exists()
         ):
@@ -203,6 +234,18 @@ def _check(spec: AgentSpec) -> None:
                 hint="make it first; AOS makes no directories on the host",
                 source=str(mount.source),
             )
+
+
+def _find(mount: Mount, tree: LayerTree) -> str:
+    path = resolve(tree, mount.path, follow_last=True)
+    if tree.lstat(path) is None:
+        raise NotFound(
+            f"the layers for {mount.target!r} hold no {mount.path!r}",
+            code="mount-source-missing",
+            hint="name a path that is there",
+            source=mount.path,
+        )
+    return path
 
 
 def _take_on(directory: Path, like: Path) -> None:
