@@ -29,7 +29,10 @@ _COPY = _object(
         "src": {"oneOf": [_TEXT, {**_TEXTS, "minItems": 1}], "description": "Paths of the context; globs."},
         "dest": {**_TEXT, "description": "Ends in '/': a directory."},
         "from": {**_TEXT, "description": "A stage or image to copy from instead of the context."},
-        "owner": {"type": ["string", "integer"], "description": "uid or uid:gid (default 0:0)."},
+        "owner": {
+            "type": ["string", "integer"],
+            "description": "user or user:group, numbers or names of the image (default 0:0).",
+        },
         "mode": {"type": ["string", "integer"], "description": 'Octal, such as "0755".'},
     },
     ("src", "dest"),

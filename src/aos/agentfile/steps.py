@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["read_step"]
 
 _KINDS = ("copy", "install", "run", "plugin")
-_OWNER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
+_OWNER = re.compile(r"({0})(?::({0}))?".format(r"[0-9]{1,9}|[A-Za-z_][A-Za-z0-9_.-]{0,31}"))
 _PLUGIN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -49,18 +49,27 @@ def _copy(walk: Walk, node: Node) -> Copy | None:
         src = () if one is None else (one,)
     dest = walk.string(fields["dest"], "copy.dest", empty=False)
     from_stage = walk.string(fields["from"], "copy.from", empty=False) if "from" in fields else ""
-    owner, mode = (0, 0), None
+    owner: tuple[int | str, int | str] = (0, 0)
+    mode = None
     if "owner" in fields:
-        text = _text(fields["owner"])
-        if match := _OWNER.fullmatch(text):
-            owner = (int(match[1]), int(match[2] or match[1]))
+        if match := _OWNER.fullmatch(_text(fields["owner"])):
+            owner = _owner(match[1], match[2] or "")
         else:
             walk.note(
-                fields["owner"], "copy.owner must be numbers, `uid` or `uid:gid`", hint='such as "1000:1000"'
+                fields["owner"],
+                "copy.owner must be `user` or `user:group`, each a number or a name",
+                hint='such as "1000:1000", or agent',
             )
     if "mode" in fields:
         mode = read_mode(walk, fields["mode"], "copy.mode")
     return Copy(src, dest or "", from_stage or "", owner, mode)
+
+
+def _owner(user: str, group: str) -> tuple[int | str, int | str]:
+    """A number alone is the group's, too; a name alone has the group that the image gives it."""
+    if user.isdigit():
+        return int(user), int(group) if group.isdigit() else group or int(user)
+    return user, int(group) if group.isdigit() else group
 
 
 def _install(walk: Walk, node: Node) -> Install | None:

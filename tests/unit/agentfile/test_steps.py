@@ -7,7 +7,7 @@ import json
 import pytest
 
 from aos.agentfile import AgentfileError, loads
-from aos.agentfile.definition import BindMount, CacheMount, Definition, Install, Run, SecretMount
+from aos.agentfile.definition import BindMount, CacheMount, Copy, Definition, Install, Run, SecretMount
 
 HEAD = b"apiVersion: aos.io/v1\nkind: AgentPackage\nmetadata: {name: it, version: 1.0.0}\n"
 
@@ -108,3 +108,30 @@ def test_a_mistake_is_told(step: str, words: str) -> None:
         read(step, "[{name: tools, from: scratch}]")
     assert words in refused.value.message
     assert all(problem.line == 7 for problem in refused.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "owner"),
+    [
+        ("7", (7, 7)),
+        ('"7:8"', (7, 8)),
+        ("agent", ("agent", "")),
+        ('"agent:staff"', ("agent", "staff")),
+        ('"7:staff"', (7, "staff")),
+        ('"www-data:33"', ("www-data", 33)),
+    ],
+)
+def test_owners(text: str, owner: tuple[int | str, int | str]) -> None:
+    definition = read(f"copy: {{src: a, dest: /a, owner: {text}}}")
+    step = definition.final.steps[0]
+    assert isinstance(step, Copy)
+    assert step.owner == owner
+    assert Definition.from_json(json.loads(json.dumps(definition.to_json()))).final.steps[0] == step
+
+
+@pytest.mark.parametrize(
+    "text", ['""', '"a:"', '":b"', '"a b"', '"1:2:3"', '"-1"', '"99999999999"', "[1]", '"a/b"']
+)
+def test_an_owner_that_is_none(text: str) -> None:
+    with pytest.raises(AgentfileError, match="owner"):
+        read(f"copy: {{src: a, dest: /a, owner: {text}}}")
