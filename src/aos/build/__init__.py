@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from aos.build.inputs import find_agentfile
 from aos.build.progress import Progress, open_progress
-from aos.build.session import BuildRequest, BuildServices, build, build_blocking, source_date_epoch
+from aos.build.request import BuildRequest, BuildServices, source_date_epoch
+from aos.build.session import build, build_blocking, outline
 
 __all__ = [
     "BuildRequest",
@@ -18,5 +19,6 @@ __all__ = [
     "build_blocking",
     "find_agentfile",
     "open_progress",
+    "outline",
     "source_date_epoch",
 ]

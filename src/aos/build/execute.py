@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aos.build.cache import CacheEntry
-from aos.build.keys import cache_key
-from aos.build.lookup import built_layer, find_cached
+from aos.build.outcome import Outcome
 from aos.build.plan import EMPTY
-from aos.build.progress import Cached, Failed, Finished, Output, Progress, Started
+from aos.build.progress import Cached, Failed, Finished, Output, Progress, Started, Waiting
 from aos.build.steps.task import Surroundings, Task, Traces, need_root, state_tree
 from aos.build.threads import in_thread
 from aos.build.upper import settle
@@ -16,13 +14,14 @@ from aos.build.workspace import remove_tree
 from aos.errors import Internal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from aos.build.cache import Cache
+    from aos.build.flight import Flights
+    from aos.build.lookup import Lookup
     from aos.build.plan import Plan, State, Vertex
+    from aos.build.records import Status
+    from aos.build.solve import Turn
     from aos.clock import Clock
-    from aos.oci.digest import Digest
     from aos.oci.layer import Layer
 
 __all__ = ["Executor"]
@@ -36,42 +35,65 @@ class Executor:
         plan: Plan,
         states: dict[int, State],
         around: Surroundings,
-        cache: Cache,
+        lookup: Lookup,
+        flights: Flights,
         progress: Progress,
         clock: Clock,
-        keep: Callable[[Digest], None],
-        *,
-        use_cache: bool,
+        outcomes: dict[int, Outcome],
     ) -> None:
         self._plan = plan
         self._states = states
         self._around = around
-        self._cache = cache
+        self._lookup = lookup
+        self._flights = flights
         self._progress = progress
         self._clock = clock
-        self._keep = keep
-        self._use_cache = use_cache
+        self._outcomes = outcomes
 
-    async def execute(self, vertex: Vertex) -> State:
-        """The vertex's state: from the cache when its parents, executed meanwhile, gave what they gave before."""
-        if self._use_cache:
-            found = find_cached(vertex, self._plan, self._states, self._cache, self._keep)
-            if found is not None:
-                self._progress.emit(Cached(vertex.index))
+    async def execute(self, vertex: Vertex, turn: Turn) -> State:
+        """The vertex's state: from the cache when its parents, executed meanwhile, gave what they gave before, or
+        when another build executes it at this time."""
+        if self._lookup.forced(vertex):
+            async with turn:
+                return await self._execute(vertex)
+        key = self._lookup.key(vertex)
+        async with turn:
+            if (found := self._find(vertex, "hit")) is not None:
                 return found
+            if (flight := self._flights.try_begin(key)) is not None:
+                with flight:
+                    return self._find(vertex, "hit") or await self._execute(vertex)
+        self._progress.emit(Waiting(vertex.index))
+        with await self._flights.wait(key):
+            if (found := self._find(vertex, "shared")) is not None:
+                return found
+            async with turn:
+                return await self._execute(vertex)
+
+    def _find(self, vertex: Vertex, status: Status) -> State | None:
+        found = self._lookup.find(vertex)
+        if found is None:
+            return None
+        self._outcomes[vertex.index] = Outcome(status, found.seconds)
+        self._progress.emit(Cached(vertex.index))
+        return found.state
+
+    async def _execute(self, vertex: Vertex) -> State:
         need_root()
         self._progress.emit(Started(vertex.index))
         began = self._clock.monotonic()
         try:
             layer = await self._layer(vertex)
         except Exception:  # a cancelled one did not fail
-            self._progress.emit(Failed(vertex.index, self._clock.monotonic() - began))
+            seconds = self._clock.monotonic() - began
+            self._outcomes[vertex.index] = Outcome("failed", seconds)
+            self._progress.emit(Failed(vertex.index, seconds))
             raise
         seconds = self._clock.monotonic() - began
-        key = cache_key(vertex, self._plan, self._states)
-        self._cache.put(key, CacheEntry(layer, vertex.created_by, seconds))
+        state = self._lookup.keep(vertex, layer, seconds)
+        self._outcomes[vertex.index] = Outcome("executed", seconds)
         self._progress.emit(Finished(vertex.index, seconds, layer.size if layer else 0))
-        return self._below(vertex).on_top(built_layer(layer, vertex, key))
+        return state
 
     def _below(self, vertex: Vertex) -> State:
         return EMPTY if vertex.below is None else self._states[vertex.below]
@@ -81,10 +103,12 @@ class Executor:
         upper = self._around.workspace.fresh("upper")
         since_ns = upper.stat().st_mtime_ns  # the file system's clock, which the process's may not follow
         below = self._below(vertex)
+        reads = tuple(EMPTY if read is None else self._states[read] for read in vertex.reads)
+        await in_thread(lambda: self._lookup.fetch((below, *reads)))
         task = Task(
             vertex=vertex,
             below=below,
-            reads=tuple(EMPTY if read is None else self._states[read] for read in vertex.reads),
+            reads=reads,
             upper=upper,
             epoch=self._plan.epoch,
             platform=self._plan.platform,
@@ -99,7 +123,7 @@ class Executor:
                 traces = layer
                 layer = await in_thread(lambda: self._commit(task, traces, since_ns))
             if layer is not None:
-                self._keep(layer.digest)
+                self._lookup.hold(layer.digest)
             return layer
         finally:
             await in_thread(lambda: _discard(upper))

@@ -51,10 +51,12 @@ def find_agentfile(context: Path) -> Path:
     )
 
 
-def gather_inputs(definition: Definition, context: Context, plugins: Plugins) -> Inputs:
+def gather_inputs(
+    definition: Definition, context: Context, plugins: Plugins, target: str | None = None
+) -> Inputs:
     """Raise what `select` raises, what `read_requirements` raises, and what plugins say of their options."""
     found = Inputs()
-    needed = needed_stages(definition)
+    needed = needed_stages(definition, target)
     for stage in definition.stages:
         if stage.name not in needed:
             continue

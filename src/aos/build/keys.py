@@ -63,11 +63,12 @@ def components(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> tuple
 def _components(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> Iterator[Component]:
     below = EMPTY if vertex.below is None else states[vertex.below]
     yield _component("operation", vertex.operation)
-    if vertex.step is None or vertex.step.kind in ("run", "install"):
+    kind = vertex.step.kind if vertex.step else ""
+    if kind in ("run", "install"):
         env = (*below.env, *vertex.config_env)
         parts = tuple((name, _part("environment", value)) for name, value in env)
         yield Component("environment", _digest(env), parts)
-    if vertex.step is None or vertex.step.kind in ("run", "copy"):
+    if kind in ("run", "copy"):
         yield _component("directory", vertex.config_work_dir or below.work_dir)
     for name, value in vertex.inputs.items():
         yield _component(name, value)
@@ -76,7 +77,6 @@ def _components(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> Iter
     yield Component("reads", _digest(reads), tuple((str(at), chain) for at, chain in enumerate(reads)))
     yield _component("platform", plan.platform)
     yield _component("epoch", str(plan.epoch))
-    kind = vertex.step.kind if vertex.step else ""
     yield _component("engine", {name: at for name, at in ENGINE.items() if name in ("layer", kind)})
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "Quiet",
     "Started",
+    "Waiting",
     "open_progress",
 ]
 
@@ -39,6 +40,13 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class Cached:
     """The vertex's result is known from an earlier build: nothing was executed."""
+
+    vertex: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Another build executes the vertex; this one waits for the result, or for its turn."""
 
     vertex: int
 
@@ -77,7 +85,7 @@ class Note:
     text: str
 
 
-Event = Planned | Cached | Started | Output | Finished | Failed | Note
+Event = Planned | Cached | Waiting | Started | Output | Finished | Failed | Note
 
 
 class Progress(Protocol):
@@ -127,6 +135,8 @@ class PlainProgress:
                 return None
             case Cached(vertex):
                 return f"#{vertex + 1} {self._labels[vertex]}: cached"
+            case Waiting(vertex):
+                return f"#{vertex + 1} {self._labels[vertex]}: another build executes it"
             case Started(vertex):
                 return f"#{vertex + 1} {self._labels[vertex]}"
             case Output(vertex, line):

@@ -1,20 +1,97 @@
-"""Forget what builds have kept: results of earlier builds, and the caches of package managers."""
+"""What builds keep to be quicker the next time, and giving some of it back: results of vertices, cache mounts.
+
+A result is an entry of the cache; its layer is a blob of the content store, which a collection removes once no entry
+and no package needs it. A mount is a directory that steps have written to (`cache_mounts.py`).
+"""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from aos.build.cache import PIN_OWNER, Cache
+from aos.build.cache import PIN_OWNER, Cache, decode_entry
+from aos.build.cache_mounts import cache_mounts, remove_cache_mount, size_on_disk
 from aos.build.workspace import remove_tree
+from aos.errors import AosError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from aos.build.cache_mounts import CacheMountUse
     from aos.content.store import ContentStore
 
-__all__ = ["CacheUse", "cache_use", "forget"]
+__all__ = ["CacheUse", "Item", "Policy", "cache_items", "cache_use", "forget", "prune_cache"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    kind: Literal["result", "mount"]
+    id: str
+    """The cache key, or the name of the mount."""
+    size: int
+    """Bytes: of the layer's blob, or of the mount on disk."""
+    used_at: float
+    """Seconds since the epoch."""
+    step: str = ""
+    package: str = ""
+    stage: str = ""
+    layer: str = ""
+    """The digest of the layer; several results may share one."""
+    seconds: float = 0
+    """What the result cost to make."""
+    mount: CacheMountUse | None = None
+
+    def matches(self, filters: Mapping[str, str]) -> bool:
+        """Whether it has all these values; of a step and an id, a part is enough."""
+        found = {"kind": self.kind, "package": self.package, "stage": self.stage}
+        return all(
+            value in (self.step if name == "step" else self.id)
+            if name in ("step", "id")
+            else found.get(name) == value
+            for name, value in filters.items()
+        )
+
+
+FILTERS = ("kind", "package", "stage", "step", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to remove: everything that `filters` choose, but for what a limit lets stay."""
+
+    max_age: float | None = None
+    """Seconds: what was used since then stays."""
+    max_size: int | None = None
+    """Bytes: what was used last stays, as far as it fits."""
+    keep_last: int = 0
+    """So many results, those used last, stay whatever else is said."""
+    filters: Mapping[str, str] | None = None
+
+    def doomed(self, items: Sequence[Item], now: float) -> list[Item]:
+        """What goes; the last used first. With limits, only what is beyond one of them."""
+        chosen = sorted(
+            (item for item in items if item.matches(self.filters or {})),
+            key=lambda item: (-item.used_at, item.id),
+        )
+        limited = self.max_age is not None or self.max_size is not None
+        kept, seen, size = 0, set[str](), 0
+        out = []
+        for item in chosen:
+            if item.kind == "result" and kept < self.keep_last:
+                kept += 1
+                stays = True
+            else:
+                old = self.max_age is not None and now - item.used_at > self.max_age
+                extra = 0 if item.layer in seen else item.size
+                large = self.max_size is not None and size + extra > self.max_size
+                stays = limited and not old and not large
+            if stays:
+                size += 0 if item.layer in seen else item.size
+                seen |= {item.layer} - {""}
+            else:
+                out.append(item)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +102,31 @@ class CacheUse:
     """Of entries and cache mounts on disk."""
 
 
+def cache_items(directory: Path) -> list[Item]:
+    """Everything in `directory` (`<root>/build`), the last used first."""
+    return sorted(
+        [*_results(directory / "cache"), *_mounts(directory / "mounts")],
+        key=lambda item: (-item.used_at, item.id),
+    )
+
+
+def prune_cache(directory: Path, content: ContentStore, policy: Policy, now: float) -> list[Item]:
+    """Remove what the policy dooms. Safe beside a build: what it has used is held by its lease."""
+    cache = Cache(directory / "cache", content)
+    removed = []
+    for item in policy.doomed(cache_items(directory), now):
+        if item.mount is None:
+            cache.drop(item.id)
+            removed.append(item)
+        elif remove_cache_mount(item.mount):
+            removed.append(item)
+    return removed
+
+
 def cache_use(directory: Path) -> CacheUse:
     """What lies in `directory` (`<root>/build`)."""
     entries = sum(1 for _ in (directory / "cache").glob("*/*.json"))
-    sizes = (
-        os.lstat(os.path.join(path, name)).st_blocks * 512
-        for top in ("cache", "mounts")
-        for path, _, names in os.walk(directory / top)
-        for name in names
-    )
-    return CacheUse(entries, sum(sizes))
+    return CacheUse(entries, size_on_disk(directory / "cache") + size_on_disk(directory / "mounts"))
 
 
 def forget(directory: Path, content: ContentStore) -> CacheUse:
@@ -46,5 +138,37 @@ def forget(directory: Path, content: ContentStore) -> CacheUse:
     for pin in content.pins.list():
         if pin.owner == PIN_OWNER:
             content.pins.remove(pin.owner, pin.name)
-    remove_tree(directory / "mounts")
+    for use in cache_mounts(directory / "mounts"):
+        remove_cache_mount(use)
+    remove_tree(directory / "records")
     return before
+
+
+def _results(directory: Path) -> Iterator[Item]:
+    for file in directory.glob("*/*.json"):
+        try:
+            used_at = file.stat().st_mtime
+            entry = decode_entry(file.read_bytes(), file.stem)
+        except (OSError, AosError):
+            continue  # gone meanwhile, or damaged: the next build drops it
+        if entry is not None:
+            layer = entry.layer
+            yield Item(
+                "result",
+                file.stem,
+                layer.size if layer else 0,
+                used_at,
+                step=entry.created_by,
+                package=entry.package,
+                stage=entry.stage,
+                layer=layer.digest if layer else "",
+                seconds=entry.seconds,
+            )
+
+
+def _mounts(directory: Path) -> Iterator[Item]:
+    for use in cache_mounts(directory):
+        name = f"{use.directory.parent.name}/{use.directory.name}"
+        yield Item(
+            "mount", name, size_on_disk(use.directory), use.last_used, step=f"{use.kind} {use.id}", mount=use
+        )

@@ -9,73 +9,36 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aos import errors
 from aos.build.bases import base_state, find_base
 from aos.build.cache import Cache
+from aos.build.flight import Flights
 from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
-from aos.build.lookup import find_cached
-from aos.build.plan import EMPTY, Plan, State, make_plan
-from aos.build.plugins import Plugins
-from aos.build.progress import Cached, Note, Planned, Progress, human_size
+from aos.build.interrupt import run_interruptibly, stopped_by_sigterm
+from aos.build.keys import key_of
+from aos.build.lookup import Lookup
+from aos.build.outcome import Outcome, record_of
+from aos.build.plan import EMPTY, Plan, State, known_stage, make_plan
+from aos.build.progress import Cached, Note, Planned, Progress, Quiet, human_size
+from aos.build.records import Records
 from aos.build.select import Context, open_context
-from aos.errors import InvalidArgument, ResourceExhausted
+from aos.errors import DataLoss, ResourceExhausted
+from aos.oci.digest import Digest
 from aos.package import Package, assemble, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator
+    from typing import Literal
 
-    from aos.agentfile.definition import Definition
-    from aos.build.secrets import SecretSource
-    from aos.build.ssh_agents import SshAgent
-    from aos.clock import Clock
+    from aos.build.plan import Vertex
+    from aos.build.print_plan import Outline
+    from aos.build.request import BuildRequest, BuildServices
     from aos.content.leases import Lease
-    from aos.content.store import ContentStore
-    from aos.ids import IdSource
-    from aos.oci.reference import Reference
-    from aos.registry.protocol import PackageRegistry
-    from aos.runtime.protocol import Runtime
 
-__all__ = ["BuildRequest", "BuildServices", "build", "build_blocking", "source_date_epoch"]
-
-
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """What somebody asks for."""
-
-    definition: Definition
-    context: Path
-    """The directory that `copy` reads."""
-    tag: Reference | None = None
-    """What to call the package; None: `<name>:<version>` of the metadata."""
-    output: Path | None = None
-    """Where to write the package as an OCI layout too."""
-    use_cache: bool = True
-    epoch: int = 0
-    """The date of everything the build makes: seconds since 1970."""
-    secrets: tuple[SecretSource, ...] = ()
-    ssh: tuple[SshAgent, ...] = ()
-    jobs: int = 0
-    """Vertices executed at once; 0: as many as there are CPUs."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildServices:
-    """What a build works with."""
-
-    content: ContentStore
-    registry: PackageRegistry
-    runtime: Callable[[], Runtime]
-    """Where steps run; asked for when the first one must."""
-    directory: Path
-    """Persistent state of builds: `cache/`, `mounts/`, `work/`."""
-    environ: Mapping[str, str]
-    clock: Clock
-    ids: IdSource
-    plugins: Plugins = field(default_factory=Plugins)
+__all__ = ["Session", "build", "build_blocking", "outline"]
 
 
 async def build(request: BuildRequest, services: BuildServices, progress: Progress) -> Package:
@@ -83,7 +46,7 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
 
     Raise what steps, bases and inputs raise, and ResourceExhausted (`disk-full`).
     """
-    with _session(request, services, progress) as session:
+    with open_session(request, services, progress) as session, session.remembered():
         if not session.complete:
             await session.execute()
         return session.finish()
@@ -94,33 +57,28 @@ def build_blocking(request: BuildRequest, services: BuildServices, progress: Pro
 
     Ctrl-C and SIGTERM end it in order (KeyboardInterrupt, Aborted `build-stopped`).
     """
-    with _session(request, services, progress) as session:
+    with (
+        stopped_by_sigterm(),
+        open_session(request, services, progress) as session,
+        session.remembered(),
+    ):
         if not session.complete:
-            from aos.build.interrupt import run_interruptibly
-
             run_interruptibly(session.execute)
         return session.finish()
 
 
-def source_date_epoch(environ: Mapping[str, str]) -> int:
-    """SOURCE_DATE_EPOCH of the environment, else 0. Raise InvalidArgument (`source-date-epoch-invalid`).
-
-    Source: reproducible-builds.org, "SOURCE_DATE_EPOCH specification"; a tar header ends at 8^11 - 1."""
-    text = environ.get("SOURCE_DATE_EPOCH") or "0"
-    if not text.isascii() or not text.isdigit() or int(text) >= 8**11:
-        raise InvalidArgument(
-            f"SOURCE_DATE_EPOCH is {text!r}, which is not a number of seconds since 1970",
-            code="source-date-epoch-invalid",
-            hint="unset it, or set it to a whole number: SOURCE_DATE_EPOCH=$(git log -1 --pretty=%ct)",
-        )
-    return int(text)
+def outline(request: BuildRequest, services: BuildServices) -> Outline:
+    """The plan of a build, with the keys that are known and what is cached; nothing is executed or kept."""
+    with open_session(request, services, Quiet()) as session:
+        return session.outline()
 
 
 @contextlib.contextmanager
-def _session(request: BuildRequest, services: BuildServices, progress: Progress) -> Iterator[_Session]:
+def open_session(request: BuildRequest, services: BuildServices, progress: Progress) -> Iterator[Session]:
+    """Look at everything that a build reads and at what is known of it; nothing is executed yet."""
     try:
         with services.content.leases.hold("build") as lease:
-            yield _Session(request, services, progress, lease)
+            yield Session(request, services, progress, lease)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -131,7 +89,7 @@ def _session(request: BuildRequest, services: BuildServices, progress: Progress)
         ) from error
 
 
-class _Session:
+class Session:
     def __init__(
         self, request: BuildRequest, services: BuildServices, progress: Progress, lease: Lease
     ) -> None:
@@ -139,24 +97,62 @@ class _Session:
         self._services = services
         self._progress = progress
         self._lease = lease
-        self._cache = Cache(services.directory / "cache", services.content)
+        self._id = request.id or services.ids.fresh()
+        self._began = services.clock.monotonic()
+        self._at = services.clock.now()
+        self._digest = ""
+        definition, target = request.definition, request.target
+        for stage in request.fresh_stages:
+            known_stage(definition, stage)
         self._context: Context = open_context(
-            request.context, memory=services.directory / "digests", began=services.clock.now()
+            request.context, memory=services.directory / "digests", began=self._at
         )
-        self._inputs: Inputs = gather_inputs(request.definition, self._context, services.plugins)
-        self._plan: Plan = make_plan(
-            request.definition, self._inputs.components, platform=_platform(), epoch=request.epoch
+        self._inputs: Inputs = gather_inputs(definition, self._context, services.plugins, target)
+        self.plan: Plan = make_plan(
+            definition,
+            self._inputs.components,
+            platform=_platform(request.platform),
+            epoch=request.epoch,
+            target=target,
         )
         self._bases: dict[str, Package] = {}
-        self._states: dict[int, State] = {}
-        progress.emit(Planned([vertex.label for vertex in self._plan.vertices]))
+        self.states: dict[int, State] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self.lookup = Lookup(
+            self.plan,
+            self.states,
+            Cache(services.directory / "cache", services.content, self._warn),
+            services.content,
+            package=definition.metadata.name,
+            sources=request.cache_from,
+            forced=self._forced,
+            hold=lease.add,
+            warn=self._warn,
+        )
+        progress.emit(Planned([vertex.label for vertex in self.plan.vertices]))
         self._find_bases()
-        if request.use_cache:
-            self._find_cached()
+        self._find_cached()
+
+    def outline(self) -> Outline:
+        """The plan, and what is known of it now."""
+        from aos.build.print_plan import Known, Outline
+
+        metadata, found = self._request.definition.metadata, []
+        for vertex in self.plan.vertices:
+            outcome = self._outcomes.get(vertex.index)
+            if vertex.step is None:
+                found.append(Known(state="base"))
+            elif all(parent in self.states for parent in vertex.parents):
+                parts = self.lookup.components(vertex)
+                state: Literal["cached", "to execute"] = "cached" if outcome else "to execute"
+                found.append(Known(key_of(parts), parts, state, outcome.seconds if outcome else 0))
+            else:
+                found.append(Known())
+        return Outline(f"{metadata.name}:{metadata.version}", self.plan, tuple(found))
 
     @property
     def complete(self) -> bool:
-        return len(self._states) == len(self._plan.vertices)
+        return len(self.states) == len(self.plan.vertices)
 
     async def execute(self) -> None:
         """Execute what is not known yet."""
@@ -165,13 +161,15 @@ class _Session:
         from aos.build.solve import solve
         from aos.build.steps.task import Surroundings, need_root
         from aos.build.sweep import sweep
+        from aos.build.threads import in_thread
         from aos.build.workspace import open_workspace
 
         need_root()
         services, definition = self._services, self._request.definition
-        work, runtime = services.directory / "work", services.runtime()
-        await sweep(work, runtime)
-        with open_workspace(work, services.ids.fresh()) as workspace:
+        flights = Flights(services.directory / "locks")
+        runtime = services.runtime()
+        await sweep(services.directory, runtime)
+        with open_workspace(services.directory / "work", self._id) as workspace:
             around = Surroundings(
                 content=services.content,
                 runtime=runtime,
@@ -189,32 +187,47 @@ class _Session:
                 config_work_dir=definition.config.work_dir,
             )
             executor = Executor(
-                self._plan,
-                self._states,
+                self.plan,
+                self.states,
                 around,
-                self._cache,
+                self.lookup,
+                flights,
                 self._progress,
                 services.clock,
-                self._lease.add,
-                use_cache=self._request.use_cache,
+                self._outcomes,
             )
             jobs = self._request.jobs or os.cpu_count() or 1
-            await solve(self._plan, self._states, executor.execute, jobs=jobs)
+            while True:
+                try:
+                    await solve(self.plan, self.states, executor.execute, jobs=jobs)
+                    await in_thread(lambda: self.lookup.fetch([self._final]))
+                    return await in_thread(self._bound_cache)
+                except DataLoss as error:
+                    self._disown(error)
+
+    def _bound_cache(self) -> None:
+        """Only a build that made something new has to give way to it."""
+        from aos.build.prune import Policy, prune_cache
+
+        services = self._services
+        if services.cache_size:
+            policy = Policy(max_size=services.cache_size, filters={"kind": "result"})
+            prune_cache(services.directory, services.content, policy, services.clock.now())
 
     def finish(self) -> Package:
         """Assemble the package from the final state, tag it, and write it out where asked."""
-        state = EMPTY if self._plan.final is None else self._states[self._plan.final]
-        definition, services = self._request.definition, self._services
+        definition, services, state = self._request.definition, self._services, self._final
         base = self._bases[state.base].image if state.base else None
         package = assemble(
             services.content.blobs,
             definition_json=definition.to_json(),
-            image=image_config(definition, base, platform=self._plan.platform, epoch=self._plan.epoch),
+            image=image_config(definition, base, platform=self.plan.platform, epoch=self.plan.epoch),
             layers=state.layers,
         )
         self._lease.add(package.manifest_digest)
         name, version = definition.metadata.name, definition.metadata.version
-        reference = self._request.tag or f"{name}:{version.replace('+', '_')}"
+        target = f"-{self._request.target}" if self._request.target else ""
+        reference = self._request.tag or f"{name}:{version.replace('+', '_')}{target}"
         entry = services.registry.tag(
             reference, package.manifest_digest, name=name, version=version, size=package.size
         )
@@ -224,11 +237,50 @@ class _Session:
         if self._request.output is not None:
             write_layout(package, services.content.blobs, self._request.output)
             self._progress.emit(Note(f"wrote {self._request.output}"))
+        self._digest = package.manifest_digest
+        for store in self._request.cache_to:
+            count = self.lookup.export(store)
+            self._progress.emit(Note(f"exported {count} results to the cache {store.name}"))
         return package
+
+    @contextlib.contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Keep a record of the build, whatever comes of it; it must not fail for the record's sake."""
+        outcome: Literal["built", "failed", "stopped"] = "stopped"
+        try:
+            yield
+            outcome = "built"
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            try:
+                self._remember(outcome)
+            except OSError as error:
+                self._warn(f"the build cannot be explained later: {error}")
+
+    def _remember(self, outcome: Literal["built", "failed", "stopped"]) -> None:
+        record = record_of(
+            self.plan,
+            self.states,
+            self._outcomes,
+            self.lookup,
+            id=self._id,
+            at=self._at,
+            package=self._request.definition.metadata.name,
+            outcome=outcome,
+            seconds=self._services.clock.monotonic() - self._began,
+            digest=self._digest,
+        )
+        Records(self._services.directory / "records").add(record, self._inputs.selected)
+
+    @property
+    def _final(self) -> State:
+        return EMPTY if self.plan.final is None else self.states[self.plan.final]
 
     def _find_bases(self) -> None:
         services = self._services
-        for vertex in self._plan.vertices:
+        for vertex in self.plan.vertices:
             if vertex.step is not None:
                 continue
             package = find_base(
@@ -239,22 +291,59 @@ class _Session:
                 self._lease.add,
             )
             self._bases[package.manifest_digest] = package
-            self._states[vertex.index] = base_state(package, vertex.created_by)
+            self.states[vertex.index] = base_state(package, vertex.created_by)
+            self._outcomes[vertex.index] = Outcome("base", 0)
             self._progress.emit(Cached(vertex.index))
 
     def _find_cached(self) -> None:
-        """Walk the plan as far as earlier builds have been."""
-        for vertex in self._plan.vertices:
-            if vertex.index in self._states or not all(parent in self._states for parent in vertex.parents):
-                continue
-            state = find_cached(vertex, self._plan, self._states, self._cache, self._lease.add)
-            if state is not None:
-                self._states[vertex.index] = state
-                self._progress.emit(Cached(vertex.index))
+        """Walk the plan as far as earlier builds have been; have here what the package needs of it."""
+        while True:
+            for vertex in self.plan.vertices:
+                if vertex.index in self.states or self._forced(vertex):
+                    continue
+                if not all(parent in self.states for parent in vertex.parents):
+                    continue
+                if (found := self.lookup.find(vertex)) is not None:
+                    self.states[vertex.index] = found.state
+                    self._outcomes[vertex.index] = Outcome("hit", found.seconds)
+                    self._progress.emit(Cached(vertex.index))
+            if not self.complete:
+                return
+            try:
+                return self.lookup.fetch([self._final])
+            except DataLoss as error:
+                self._disown(error)
+
+    def _disown(self, error: DataLoss) -> None:
+        """Give up a result whose layer is not what it was; raise `error` when that is not the cache's."""
+        digest = error.subject.get("digest")
+        if not isinstance(digest, str) or not self.lookup.disown(Digest(digest)):
+            raise error
+        self._warn(f"a result in the build cache is damaged and is made again: {error.message}")
+        for vertex in self.plan.vertices:
+            if vertex.step is not None and vertex.index in self.states:
+                layers = self.states[vertex.index].layers
+                if any(built.layer.digest == digest for built in layers):
+                    del self.states[vertex.index]
+
+    def _forced(self, vertex: Vertex) -> bool:
+        return not self._request.use_cache or vertex.stage in self._request.fresh_stages
+
+    def _warn(self, text: str) -> None:
+        self._progress.emit(Note(f"warning: {text}"))
 
 
-def _platform() -> str:
+def _platform(asked: str) -> str:
+    """The host's platform. Raise NotImplemented (`platform-foreign`) when another is asked for."""
     from aos.oci.index import host_platform
 
     platform = host_platform()
-    return f"{platform.os}/{platform.architecture}"
+    host = f"{platform.os}/{platform.architecture}"
+    if asked not in ("", host):
+        raise errors.NotImplemented(
+            f"this host is {host} and cannot build for {asked!r:.60}",
+            code="platform-foreign",
+            hint=f"build on a host of that platform; steps run natively, so --platform {host} is what works here",
+            platform=asked,
+        )
+    return host

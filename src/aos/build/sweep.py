@@ -1,9 +1,10 @@
-"""Remove what builds that were killed have left: their sandboxes, then their directories."""
+"""Remove what builds that were killed have left: sandboxes and directories, locks and temporary files."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aos.build.flight import Flights
 from aos.build.workspace import SANDBOX_PREFIX, dead_workspaces
 
 if TYPE_CHECKING:
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["sweep"]
 
 
-async def sweep(work: Path, runtime: Runtime) -> None:
-    """Builds that still run hold their locks and are left alone."""
-    with dead_workspaces(work) as dead:
+async def sweep(directory: Path, runtime: Runtime) -> None:
+    """In `<root>/build`. Builds that still run hold their locks and are left alone."""
+    Flights(directory / "locks").sweep()
+    with dead_workspaces(directory / "work") as dead:
         if not dead:
             return
         prefixes = tuple(f"{SANDBOX_PREFIX}{id}-" for id in dead)

@@ -1,10 +1,17 @@
-"""Blocking work of a build, in a thread that is always waited for: a cancelled build removes its directories
-only when nobody writes to them any more."""
+"""Blocking work of a build, in a thread that is always waited for: a cancelled build removes its directories only
+when nobody writes to them any more.
+
+The thread is told to stop by an exception that CPython raises in it at its next instruction: hashing, copying,
+compressing and unpacking go piece by piece, so that takes milliseconds, and nothing of it need know of cancellation.
+It may strike anywhere, as kill -9 may; what is on disk is made for that.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+import ctypes
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,17 +22,63 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Call `work` in a thread. When cancelled, wait for it to end, and then be cancelled."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    """Call `work` in a thread. When cancelled, stop it, wait for its end, and then be cancelled."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    thread = _Thread(work, lambda: loop.call_soon_threadsafe(ended.set))
+    thread.start()
     cancelled: asyncio.CancelledError | None = None
-    while not running.done():
+    while not ended.is_set():
         try:
-            await asyncio.shield(running)
+            await ended.wait()
         except asyncio.CancelledError as error:
+            if cancelled is None:
+                thread.stop()
             cancelled = error
-        except Exception:
-            break
     if cancelled is not None:
-        running.exception()
         raise cancelled
-    return running.result()
+    return thread.result()
+
+
+class _Stopped(BaseException):
+    pass
+
+
+class _Thread(threading.Thread, Generic[T]):
+    def __init__(self, work: Callable[[], T], ended: Callable[[], object]) -> None:
+        super().__init__(name="build")
+        self._work = work
+        self._ended = ended
+        self._over = threading.Lock()
+        """Held while the end is told from the middle: no exception may strike after it."""
+        self._is_over = False
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            try:
+                self._value.append(self._work())
+            finally:
+                with self._over:
+                    self._is_over = True
+                    _raise_in(self.ident, None)
+        except BaseException as error:
+            self._error = error
+        self._ended()
+
+    def stop(self) -> None:
+        with self._over:
+            if not self._is_over:
+                _raise_in(self.ident, _Stopped)
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
+
+def _raise_in(thread: int | None, exception: type[BaseException] | None) -> None:
+    """Raise an exception in a thread, or take back one that was not raised yet (C API, PyThreadState_SetAsyncExc)."""
+    what = ctypes.py_object(exception) if exception is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread or 0), what)

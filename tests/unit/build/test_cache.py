@@ -68,7 +68,7 @@ def test_a_vanished_or_truncated_blob_is_a_miss(cache: Cache, content: ContentSt
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"version": 2}', '{"version": 1, "key": "other"}', "\x00" * 100],
+    ["", "{", "[]", "{}", '{"version": 2}', '{"version": 2, "key": "other"}', "\x00" * 100, "[" * 100_000],
 )
 def test_a_damaged_entry_is_dropped(cache: Cache, tmp_path: Path, text: str) -> None:
     cache.put(KEY, CacheEntry(None, "x", 0))

@@ -1,0 +1,73 @@
+"""Threads of a build: stopped when the build is, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aos.build.threads import in_thread
+from aos.errors import Aborted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def _cancelled(work: Callable[[], None], began: threading.Event) -> None:
+    """Cancel it in the middle, three times: a person presses Ctrl-C more than once."""
+    task = asyncio.create_task(in_thread(work))
+    await asyncio.to_thread(began.wait, 10)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_cancelled_thread_stops_where_it_is_and_cleans_up() -> None:
+    began = threading.Event()
+    ended: list[str] = []
+
+    def work() -> None:
+        try:
+            began.set()
+            while True:  # hashing, copying, compressing: one piece after another
+                sum(range(1000))
+        finally:
+            ended.append("cleaned up")
+
+    asyncio.run(_cancelled(work, began))
+    assert ended == ["cleaned up"]
+
+
+def test_a_thread_is_waited_for_where_it_cannot_stop() -> None:
+    began, release = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def work() -> None:
+        try:
+            began.set()
+            release.wait(10)
+        finally:
+            ended.append("over")
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.1, release.set)
+        await _cancelled(work, began)
+        assert ended == ["over"]
+
+    asyncio.run(main())
+
+
+def test_what_a_thread_raises_is_raised() -> None:
+    def work() -> None:
+        raise Aborted("x")
+
+    with pytest.raises(Aborted):
+        asyncio.run(in_thread(work))
+
+
+def test_a_threads_value_comes_back() -> None:
+    assert asyncio.run(in_thread(lambda: 7)) == 7
