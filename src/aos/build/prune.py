@@ -125,8 +125,9 @@ def prune_cache(directory: Path, content: ContentStore, policy: Policy, now: flo
 
 def cache_use(directory: Path) -> CacheUse:
     """What lies in `directory` (`<root>/build`)."""
-    entries = sum(1 for _ in (directory / "cache").glob("*/*.json"))
-    return CacheUse(entries, size_on_disk(directory / "cache") + size_on_disk(directory / "mounts"))
+    entries = [file.stat().st_blocks * 512 for file in (directory / "cache").glob("*/*.json")]
+    mounts = [size_on_disk(mount) for mount in (directory / "mounts").glob("*")]
+    return CacheUse(len(entries), sum(entries) + sum(mounts))
 
 
 def forget(directory: Path, content: ContentStore) -> CacheUse:
@@ -140,6 +141,9 @@ def forget(directory: Path, content: ContentStore) -> CacheUse:
             content.pins.remove(pin.owner, pin.name)
     for use in cache_mounts(directory / "mounts"):
         remove_cache_mount(use)
+    for stray in (directory / "mounts").glob("*"):  # what nothing can use: of a build that was killed
+        if not any(stray.glob("*.lock")):
+            remove_tree(stray)
     remove_tree(directory / "records")
     return before
 
