@@ -121,7 +121,7 @@ def changed(path: str) -> Conflict:
 
 def unreadable(path: str, error: OSError) -> AosError:
     """What an error of a file system means, when it met something that had just been listed."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE):
         return changed(path)
     return PermissionDenied(
         f"copy: cannot read {path!r}: {error.strerror}",

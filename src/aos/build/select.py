@@ -224,7 +224,10 @@ class _Walk:
 
     def entries(self, tree: Tree, path: str) -> list[Entry]:
         """The entry at `path` and all below it; none when the rules leave nothing of it."""
-        status = tree.lstat(path)
+        try:
+            status = tree.lstat(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
         found: list[Entry] = []
         if status is None:
             raise changed(path)

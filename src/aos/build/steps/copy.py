@@ -86,7 +86,8 @@ class _Entries:
             elif entry is None:
                 self._out.write(self._header(b"5", f"{path}/", 0o755))
             elif entry.kind == "directory":
-                self._out.write(self._header(b"5", f"{path}/", self._mode(entry)))
+                records = self._records(entry)
+                self._out.write(self._header(b"5", f"{path}/", self._mode(entry), records=records))
             elif entry.kind == "link":
                 self._out.write(self._header(b"2", path, 0o777, link=entry.content))
             elif entry.identity is not None:
@@ -96,10 +97,7 @@ class _Entries:
         if entry.names > 1 and (first := self._first.setdefault(identity[:2], path)) != path:
             self._out.write(self._header(b"1", path, self._mode(entry), link=first))
             return
-        try:
-            descriptor = self._reader.open(entry.path)
-        except OSError as error:
-            raise unreadable(entry.path, error) from error
+        descriptor = self._open(entry)
         try:
             records = _records(descriptor) if self._exact else ()
             head = self._header(b"0", path, self._mode(entry), size=identity[2], records=records)
@@ -137,6 +135,21 @@ class _Entries:
         if digest.hexdigest() != entry.content:
             raise changed(entry.path)
         return left
+
+    def _open(self, entry: Entry) -> int:
+        try:
+            return self._reader.open(entry.path)
+        except OSError as error:
+            raise unreadable(entry.path, error) from error
+
+    def _records(self, directory: Entry) -> Iterable[tuple[str, str]]:
+        if not self._exact:
+            return ()
+        descriptor = self._open(directory)
+        try:
+            return _records(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _mode(self, entry: Entry) -> int:
         """With `mode`, directories can also be entered by whoever may read them."""
