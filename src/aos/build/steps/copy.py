@@ -86,8 +86,8 @@ class _Entries:
             elif entry is None:
                 self._out.write(self._header(b"5", f"{path}/", 0o755))
             elif entry.kind == "directory":
-                records = self._records(entry)
-                self._out.write(self._header(b"5", f"{path}/", self._mode(entry), records=records))
+                head = self._header(b"5", f"{path}/", self._mode(entry), records=self._records(entry))
+                self._out.write(head)
             elif entry.kind == "link":
                 self._out.write(self._header(b"2", path, 0o777, link=entry.content))
             elif entry.identity is not None:
@@ -99,7 +99,7 @@ class _Entries:
             return
         descriptor = self._open(entry)
         try:
-            records = _records(descriptor) if self._exact else ()
+            records = _records(descriptor) if self._exact else []
             head = self._header(b"0", path, self._mode(entry), size=identity[2], records=records)
             if identity[2] <= _SMALL:
                 self._small(head, descriptor, entry, identity[2])
@@ -142,9 +142,9 @@ class _Entries:
         except OSError as error:
             raise unreadable(entry.path, error) from error
 
-    def _records(self, directory: Entry) -> Iterable[tuple[str, str]]:
+    def _records(self, directory: Entry) -> list[tuple[str, str]]:
         if not self._exact:
-            return ()
+            return []
         descriptor = self._open(directory)
         try:
             return _records(descriptor)
