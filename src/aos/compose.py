@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, Literal
 
-    from aos.agentfile.definition import Definition
+    from aos.agentfile.extends import Package as PackageToExtend
+    from aos.agentfile.resolve import Resolved
     from aos.build import BuildServices
     from aos.config import Config
     from aos.content.store import ContentStore
@@ -147,6 +148,7 @@ def build(
     file: Path | None = None,
     tag: str | None = None,
     output: Path | None = None,
+    build_args: Sequence[str] = (),
     use_cache: bool = True,
     secrets: Sequence[str] = (),
     ssh: Sequence[str] = (),
@@ -154,12 +156,11 @@ def build(
 ) -> Package:
     """Build the Agentfile of a context, or `file`; progress goes to standard error. `secrets`, `ssh`: as the
     options of `aos build` have them."""
-    from aos.agentfile import load
-    from aos.build import BuildRequest, build_blocking, find_agentfile, open_progress, source_date_epoch
+    from aos.build import BuildRequest, build_blocking, open_progress, source_date_epoch
     from aos.oci.reference import parse_reference
 
     request = BuildRequest(
-        definition=load(file or find_agentfile(context)),
+        definition=agentfile(config, environ, context=context, file=file, build_args=build_args).definition,
         context=context,
         tag=parse_reference(tag) if tag is not None else None,
         output=output,
@@ -187,13 +188,37 @@ def _lent(environ: Mapping[str, str], secrets: Sequence[str], ssh: Sequence[str]
     }
 
 
-def agentfile(context: Path, file: Path | None = None) -> tuple[Path, Definition]:
-    """Read the Agentfile of a context, or `file`: where it is and what it says."""
-    from aos.agentfile import load
+def agentfile(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    context: Path,
+    file: Path | None = None,
+    build_args: Sequence[str] = (),
+) -> Resolved:
+    """Read the Agentfile of a context, or `file`, with all that it extends.
+
+    `build_args` are the words of `--build-arg`: NAME=VALUE, or NAME for the value in the environment."""
+    from aos.agentfile import build_arguments, load_resolved
     from aos.build import find_agentfile
 
-    path = file or find_agentfile(context)
-    return path, load(path)
+    return load_resolved(
+        file or find_agentfile(context),
+        arguments=build_arguments(build_args, environ),
+        parents=lambda reference: _package_to_extend(config, reference),
+    )
+
+
+def _package_to_extend(config: Config, reference: str) -> PackageToExtend:
+    """A local package by its name and digest, or by its digest where that is how it was asked for."""
+    from aos.agentfile.extends import Package
+
+    with _kept(config, reference) as (_, registry, (package,)):
+        digest = package.manifest_digest
+        named = [
+            entry for entry in registry.list() if entry.digest == digest and entry.reference == reference
+        ]
+        return Package(f"{named[0].reference}@{digest}" if named else str(digest), package.definition)
 
 
 def agentfile_start(name: str) -> tuple[dict[str, str], str]:

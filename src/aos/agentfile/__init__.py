@@ -7,29 +7,63 @@ from typing import TYPE_CHECKING, Any
 from aos.agentfile.problems import AgentfileError, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from aos.agentfile.definition import Definition
+    from aos.agentfile.extends import Parents
+    from aos.agentfile.resolve import Resolved
 
-__all__ = ["AgentfileError", "Problem", "json_schema", "load", "loads", "starting_files"]
+__all__ = [
+    "AgentfileError",
+    "Problem",
+    "build_arguments",
+    "json_schema",
+    "load",
+    "load_resolved",
+    "loads",
+    "starting_files",
+]
 
 
-def load(path: Path) -> Definition:
-    """Read a file. AgentfileError, NotFound `agentfile-missing`, InvalidArgument `agentfile-unreadable`."""
+def load(
+    path: Path, *, arguments: Mapping[str, str | None] | None = None, parents: Parents | None = None
+) -> Definition:
+    """Read a file. AgentfileError, NotFound `agentfile-missing`, InvalidArgument `agentfile-unreadable`.
+
+    `arguments` are the values of build arguments (`build_arguments`), `parents` finds packages to extend."""
+    return load_resolved(path, arguments=arguments, parents=parents).definition
+
+
+def load_resolved(
+    path: Path, *, arguments: Mapping[str, str | None] | None = None, parents: Parents | None = None
+) -> Resolved:
+    """`load`, and keep where each value came from."""
     from aos.agentfile.document import Document
-    from aos.agentfile.read import read_definition
-    from aos.agentfile.walk import Walk
+    from aos.agentfile.resolve import resolve
 
-    return read_definition(Walk(), Document.load(path).root)
+    return resolve(lambda: Document.load(path), arguments or {}, parents)
 
 
-def loads(data: bytes, file: str = "Agentfile") -> Definition:
-    """Read the content of a file; `file` is its name in messages."""
+def loads(
+    data: bytes,
+    file: str = "Agentfile",
+    *,
+    arguments: Mapping[str, str | None] | None = None,
+    parents: Parents | None = None,
+) -> Definition:
+    """Read the content of a file; `file` is its name in messages, and what `extends` is relative to."""
     from aos.agentfile.document import Document
-    from aos.agentfile.read import read_definition
-    from aos.agentfile.walk import Walk
+    from aos.agentfile.resolve import resolve
 
-    return read_definition(Walk(), Document.read(file, data).root)
+    return resolve(lambda: Document.read(file, data), arguments or {}, parents).definition
+
+
+def build_arguments(words: Iterable[str], environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The values that `--build-arg NAME[=VALUE]` gives. Raise InvalidArgument (`build-arg-invalid`)."""
+    from aos.agentfile.arguments import build_arguments
+
+    return build_arguments(words, environ)
 
 
 def json_schema() -> dict[str, Any]:

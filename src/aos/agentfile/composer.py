@@ -68,6 +68,8 @@ class _Composer:
         mark = event.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         if isinstance(event, yaml.ScalarEvent):
+            if "${{" in event.value:
+                self._document.has_marks = True
             self._put(
                 self._new(event, ScalarNode(self._document, line, column, event.value, not event.style))
             )

@@ -159,7 +159,13 @@ class Stage:
     depends_on: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     location: str = ""
-    """`file:line:column`, for messages; not part of identity."""
+    """`file:line:column`, for messages; this and what follows is not part of identity."""
+    step_locations: tuple[str, ...] = ()
+    """Of each step, in their order; they can be in several files."""
+    arguments: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """For each step, the build arguments that its texts hold: names and values, sorted."""
+    base_arguments: tuple[tuple[str, str], ...] = ()
+    """Those of `from`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +200,7 @@ class Definition:
         return self.stages[-1]
 
     def to_json(self) -> dict[str, Any]:
-        """The canonical form; `from_json(to_json())` gives the same definition, but for `Stage.location`."""
+        """The canonical form; `from_json(to_json())` gives the same definition, but for what is not part of identity."""
         return _to_json(self)
 
     @classmethod
@@ -224,17 +230,19 @@ _PARTS: dict[str, type[CacheMount | SecretMount | BindMount]] = {
     "mounts": BindMount,
 }
 """Fields of a step that are lists of values of ours."""
+_NOTES = frozenset({"location", "step_locations", "arguments", "base_arguments"})
+"""Fields of a stage that are not part of identity."""
 _MAPS = frozenset({"labels", "env", "image", "options"})
 """Fields that are pairs here and objects in JSON, in the same order: an environment's is its own. (A secret's
 `env` is one variable's name, and stays it.)"""
 
 
 def _to_json(value: Any) -> dict[str, Any]:
-    """Fields that differ from their default, `kind` always; `location` never."""
+    """Fields that differ from their default, `kind` always; notes never."""
     out: dict[str, Any] = {}
     for field in fields(value):
         item = getattr(value, field.name)
-        if field.name == "location" or (item == field.default and field.name != "kind"):
+        if field.name in _NOTES or (item == field.default and field.name != "kind"):
             continue
         if is_dataclass(item):
             nested = _to_json(item)

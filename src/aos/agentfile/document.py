@@ -19,15 +19,19 @@ SIZE_LIMIT = 4 << 20
 
 
 class Document:
-    """One file, its lines for messages, and its root node. What was not read from text has no lines."""
+    """One file, its lines for messages, and its root node. A package's definition has no lines."""
 
     root: Node
 
-    def __init__(self, file: str, via: tuple[str, ...] = ()) -> None:
+    def __init__(self, file: str, via: tuple[str, ...] = (), *, is_package: bool = False) -> None:
         self.file = file
         """Its name in messages."""
         self.via = via
         """The places of the `extends` that led to it, nearest first."""
+        self.is_package = is_package
+        """Not a file: the definition that a package carries, and `file` is the package."""
+        self.has_marks = False
+        """Whether `${{` is in one of its texts."""
         self.lines: list[str] = []
 
     @classmethod
@@ -73,17 +77,15 @@ class Document:
 
     def place(self, node: Node) -> str:
         """`file:line:column`."""
-        return f"{self.file}:{node.line}:{node.column}" if self.lines else self.file
+        return self.file if self.is_package else f"{self.file}:{node.line}:{node.column}"
 
     def problem(
         self, node: Node, message: str, *, code: str = "agentfile-invalid", hint: str = ""
     ) -> Problem:
         return self._problem(node.line, node.column, message, code, hint)
 
-    def error(
-        self, line: int, column: int, message: str, *, code: str = "agentfile-syntax", hint: str = ""
-    ) -> AgentfileError:
-        return AgentfileError([self._problem(line, column, message, code, hint)])
+    def error(self, line: int, column: int, message: str, *, hint: str = "") -> AgentfileError:
+        return AgentfileError([self._problem(line, column, message, code="agentfile-syntax", hint=hint)])
 
     def _problem(self, line: int, column: int, message: str, code: str, hint: str) -> Problem:
         source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from aos.agentfile.document import Document
 
-__all__ = ["MappingNode", "Node", "ScalarNode", "SequenceNode", "scalar_kind"]
+__all__ = ["MappingNode", "Node", "ScalarNode", "SequenceNode", "arguments_in", "scalar_kind"]
 
 
 @dataclass(slots=True, eq=False)
@@ -78,3 +78,18 @@ def scalar_kind(node: ScalarNode) -> str:
     would have decided otherwise (`no`, `1:30`, `2024-01-01`), a reader may be surprised (`old_…`, `date`)."""
     match = _KINDS.fullmatch(node.value) if node.plain else None
     return "string" if match is None else str(match.lastgroup)
+
+
+def arguments_in(node: Node) -> tuple[tuple[str, str], ...]:
+    """The build arguments that were put into a node, with their values; sorted."""
+    found: set[tuple[str, str]] = set()
+    pending = [node]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, ScalarNode):
+            found.update(one.arguments)
+        elif isinstance(one, SequenceNode):
+            pending += one.value
+        else:
+            pending += [value for _, value in one.value]
+    return tuple(sorted(found))

@@ -14,7 +14,7 @@ from aos.agentfile.definition import (
     RestartPolicy,
     Stage,
 )
-from aos.agentfile.nodes import MappingNode, ScalarNode, SequenceNode
+from aos.agentfile.nodes import MappingNode, ScalarNode, SequenceNode, arguments_in
 from aos.agentfile.quantities import parse_cpu, parse_memory
 from aos.agentfile.stages import Declared, arrange
 from aos.agentfile.steps import read_step
@@ -23,14 +23,25 @@ if TYPE_CHECKING:
     from aos.agentfile.nodes import Node
     from aos.agentfile.walk import Fields, Walk
 
-__all__ = ["FIELDS", "read_definition"]
+__all__ = ["FIELDS", "read_definition", "read_head"]
 
 API_VERSION, KIND = "aos.io/v1", "AgentPackage"
 FIELDS = (
-    *("apiVersion", "kind", "metadata", "extends", "from", "config", "steps", "stages", "dependencies"),
+    *(
+        "apiVersion",
+        "kind",
+        "metadata",
+        "extends",
+        "args",
+        "from",
+        "config",
+        "steps",
+        "stages",
+        "dependencies",
+    ),
     *("resources", "entrypoint", "health", "restart", "hooks", "network", "secrets", "memory", "ipc"),
 )
-_LATER = ("extends", "dependencies", "health", "hooks", "secrets", "memory", "ipc")
+_LATER = ("dependencies", "health", "hooks", "secrets", "memory", "ipc")
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _STAGE = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 # https://semver.org/spec/v2.0.0.html
@@ -42,17 +53,22 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_OURS = "aos.openos.dev/"
 
 
-def read_definition(walk: Walk, root: Node) -> Definition:
-    """Raise AgentfileError with every problem there is, and those that `walk` has noted before."""
-    fields = walk.mapping(root, "an Agentfile", FIELDS, ("apiVersion", "kind", "metadata"))
-    if fields is None:
-        walk.finish()
-        raise AssertionError("a problem was noted")
+def read_head(walk: Walk, root: Node, required: tuple[str, ...] = ("apiVersion", "kind")) -> Fields:
+    """The fields of a file, and whether it is an Agentfile at all."""
+    fields = walk.mapping(root, "an Agentfile", FIELDS, required) or {}
     for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
         if name in fields:
             text = walk.string(fields[name], name)
             if text is not None and text != expected:
                 walk.note(fields[name], f"{name} must be {expected}, not {text!r:.60}")
+    return fields
+
+
+def read_definition(walk: Walk, root: Node) -> Definition:
+    """Raise AgentfileError with every problem there is, and those that `walk` has noted before."""
+    fields = read_head(walk, root, ("apiVersion", "kind", "metadata"))
+    if not isinstance(root, MappingNode):
+        walk.finish()
     for name in _LATER:
         if name in fields and not _is_empty(fields[name]):
             walk.later(fields[name], name)
@@ -202,10 +218,18 @@ def _stage(walk: Walk, node: Node, name: str, fields: Fields) -> Declared:
     depends = walk.strings(fields["dependsOn"], "dependsOn") if "dependsOn" in fields else ()
     nodes = walk.items(fields["steps"], "steps") if "steps" in fields else []
     steps = [(item, read_step(walk, item)) for item in nodes]
+    read = [(item, step) for item, step in steps if step]
     stage = Stage(
-        name, base or "", depends, tuple(step for _, step in steps if step), node.document.place(node)
+        name,
+        base or "",
+        depends,
+        tuple(step for _, step in read),
+        node.document.place(node),
+        tuple(item.document.place(item) for item, _ in read),
+        tuple(arguments_in(item) for item, _ in read),
+        arguments_in(fields["from"]) if "from" in fields else (),
     )
-    return Declared(stage, node, fields, [(item, step) for item, step in steps if step])
+    return Declared(stage, node, fields, read)
 
 
 def _is_empty(node: Node) -> bool:

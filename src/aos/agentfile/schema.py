@@ -12,6 +12,7 @@ __all__ = ["SCHEMA"]
 _LATER = "Not supported yet: this version refuses it."
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"type": "array", "items": _TEXT}
+_ABSOLUTE = r"^(/|\$\{\{)"
 _MAP = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
@@ -66,7 +67,7 @@ _INSTALL = _object(
     oneOf=[{"required": ["pip"]}, {"required": ["apt"]}, {"required": ["npm"]}],
 )
 _ID = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"}
-_TARGET = {"type": "string", "pattern": "^/+[^/]", "description": "Absolute path in the sandbox."}
+_TARGET = {"type": "string", "pattern": _ABSOLUTE, "description": "Absolute path in the sandbox."}
 _CACHE = _object(
     {
         "target": _TARGET,
@@ -154,13 +155,13 @@ SCHEMA: dict[str, Any] = {
                         "dependsOn": _TEXTS,
                         "steps": _STEPS,
                     },
-                    ("name", "from"),
+                    ("name",),
                 ),
             },
             "config": _object(
                 {
                     "env": _MAP,
-                    "workDir": {"type": "string", "pattern": "^/"},
+                    "workDir": {"type": "string", "pattern": _ABSOLUTE},
                     "user": _TEXT,
                     "image": _object({"StopSignal": {"type": "string"}}),
                 }
@@ -190,7 +191,16 @@ SCHEMA: dict[str, Any] = {
                 "enum": ["never", "on-failure", "always", "unless-stopped"],
                 "description": "The last two are not supported yet.",
             },
-            "extends": {"type": "string", "description": _LATER},
+            "extends": {
+                **_TEXT,
+                "description": "A file (./ or ../, relative to this one) or a package to go on from.",
+            },
+            "args": {
+                "type": "object",
+                "description": "Build arguments: ${{ args.NAME }} is the value; null: --build-arg must give it.",
+                "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+                "additionalProperties": {"type": ["string", "null"]},
+            },
             "dependencies": {"type": "object", "description": _LATER},
             "health": {"type": "object", "description": _LATER},
             "hooks": {"type": "object", "description": _LATER},
@@ -199,7 +209,13 @@ SCHEMA: dict[str, Any] = {
             "ipc": {"type": ["object", "array"], "description": _LATER},
         },
         ("apiVersion", "kind", "metadata"),
-        anyOf=[{"required": ["from"]}, {"required": ["stages"]}],
-        dependentRequired={"steps": ["from"]},
+        **{
+            "if": {"not": {"required": ["extends"]}},
+            "then": {
+                "anyOf": [{"required": ["from"]}, {"required": ["stages"]}],
+                "dependentRequired": {"steps": ["from"]},
+                "properties": {"stages": {"items": {"required": ["from"]}}},
+            },
+        },
     ),
 }

@@ -50,7 +50,7 @@ def _copy(walk: Walk, node: Node) -> Copy | None:
     dest = walk.string(fields["dest"], "copy.dest", empty=False)
     from_stage = walk.string(fields["from"], "copy.from", empty=False) if "from" in fields else ""
     owner: tuple[int | str, int | str] = (0, 0)
-    mode = None
+    mode = read_mode(walk, fields["mode"], "copy.mode") if "mode" in fields else None
     if "owner" in fields:
         if match := _OWNER.fullmatch(_text(fields["owner"])):
             owner = _owner(match[1], match[2] or "")
@@ -60,8 +60,6 @@ def _copy(walk: Walk, node: Node) -> Copy | None:
                 "copy.owner must be `user` or `user:group`, each a number or a name",
                 hint='such as "1000:1000", or agent',
             )
-    if "mode" in fields:
-        mode = read_mode(walk, fields["mode"], "copy.mode")
     return Copy(src, dest or "", from_stage or "", owner, mode)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-__all__ = ["OUTPUT", "Arguments", "Option", "Verb", "nearest", "parse"]
+__all__ = ["BUILD_ARG", "OUTPUT", "Arguments", "Option", "Verb", "nearest", "parse"]
 
 
 class Option:
@@ -68,6 +68,11 @@ class Verb:
 
 OUTPUT = Option("output", "o", "FORMAT", "table or json", default="table", choices=("table", "json"))
 """For verbs that list or show something."""
+
+BUILD_ARG = Option(
+    "build-arg", "", "NAME=VALUE", "Value of a build argument; NAME alone: from the environment", repeat=True
+)
+"""For verbs that read an Agentfile."""
 
 _EVERYWHERE = (
     Option("help", "h", help="Show this help"),

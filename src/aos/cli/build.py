@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aos.cli._options import Option, Verb
+from aos.cli._options import BUILD_ARG, Option, Verb
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -21,6 +21,7 @@ VERB = Verb(
     "CONTEXT?",
     options=(
         Option("file", "f", "FILE", "The Agentfile (default: Agentfile in the context)"),
+        BUILD_ARG,
         Option("tag", "t", "REFERENCE", "What to call the package (default: <name>:<version>)"),
         Option("output", "o", "DIR", "Write the package as an OCI layout, too"),
         Option("quiet", "q", help="Print only the digest of the package's manifest"),
@@ -58,6 +59,7 @@ def main(args: Arguments) -> int:
         context=Path(args["context"] or "."),
         file=Path(args["file"]) if args["file"] is not None else None,
         tag=args["tag"],
+        build_args=args["build-arg"],
         output=Path(args["output"]) if args["output"] else None,
         use_cache=not args["no-cache"],
         secrets=args["secret"],

@@ -116,7 +116,7 @@ def test_json_is_an_agentfile_too_and_key_order_does_not_matter() -> None:
         ("from: scratch\nresources: {pids: 0}", (5, 19), "agentfile-invalid", "at least 1"),
         ("from: scratch\nrestart: always", (5, 10), "not-yet-supported", "always"),
         ("from: scratch\nnetwork: bridge", (5, 10), "not-yet-supported", "bridge"),
-        ("from: scratch\nextends: ./base", (5, 10), "not-yet-supported", "extends"),
+        ("from: scratch\nextends: ./base", (5, 10), "extends-not-found", "there is no base"),
         ("from: scratch\nhealth: {x: 1}", (5, 9), "not-yet-supported", "health"),
         ("steps: [{run: x}]", (4, 8), "missing-field", "'from'"),
     ],
