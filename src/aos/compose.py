@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aos.agentfile.resolve import Resolved
     from aos.build import BuildServices
     from aos.config import Config
+    from aos.content.compression import Compression
     from aos.content.store import ContentStore
     from aos.oci.descriptor import Descriptor
     from aos.oci.digest import Digest
@@ -152,6 +153,7 @@ def build(
     use_cache: bool = True,
     secrets: Sequence[str] = (),
     ssh: Sequence[str] = (),
+    compression: Compression = "gzip",
     progress: Literal["quiet", "plain", "live"] = "quiet",
 ) -> Package:
     """Build the Agentfile of a context, or `file`; progress goes to standard error. `secrets`, `ssh`: as the
@@ -167,6 +169,7 @@ def build(
         use_cache=use_cache,
         epoch=source_date_epoch(environ),
         **_lent(environ, secrets, ssh),
+        compression=compression,
     )
     with open_progress(progress) as shown:
         return build_blocking(request, build_services(config, environ), shown)

@@ -99,7 +99,9 @@ class Executor:
         return EMPTY if vertex.below is None else self._states[vertex.below]
 
     async def _layer(self, vertex: Vertex) -> Layer | None:
-        """Do the step's work and commit it; None when it changed nothing."""
+        """Do the step's work and commit it; None when it changed nothing.
+
+        What the step wrote becomes the layer's snapshot: the next step stands on it without unpacking anything."""
         upper = self._around.workspace.fresh("upper")
         since_ns = upper.stat().st_mtime_ns  # the file system's clock, which the process's may not follow
         below = self._below(vertex)
@@ -111,6 +113,7 @@ class Executor:
             reads=reads,
             upper=upper,
             epoch=self._plan.epoch,
+            compression=self._plan.compression,
             platform=self._plan.platform,
             final=vertex.stage == self._plan.final_stage,
             around=self._around,
@@ -130,8 +133,10 @@ class Executor:
 
     def _commit(self, task: Task, traces: Traces, since_ns: int) -> Layer | None:
         from aos.build.layer import write_layer
+        from aos.content.snapshots import sync_tree
+        from aos.content.worker import Worker
 
-        settle(
+        own = settle(
             task.upper,
             task.lower,
             epoch=task.epoch,
@@ -142,7 +147,17 @@ class Executor:
         )
         if not any(task.upper.iterdir()):
             return None
-        return write_layer(task.upper, self._around.content.blobs, epoch=task.epoch)
+        content = self._around.content
+        syncing = Worker(sync_tree)
+        try:
+            syncing.put(task.upper)
+            layer = write_layer(task.upper, content.blobs, epoch=task.epoch, compression=task.compression)
+            syncing.finish()
+        finally:
+            syncing.end()
+        if own:
+            content.snapshots.adopt(layer, task.upper)
+        return layer
 
 
 async def _perform(task: Task) -> Traces | Layer | None:

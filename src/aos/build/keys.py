@@ -6,7 +6,7 @@
     files, …      what the step reads from outside the plan (`Vertex.inputs`), by name
     below         the result that the step stands on
     reads         the results whose files the step takes
-    platform, epoch, engine
+    platform, epoch, compression, engine
 
 Keys chain on results: a vertex that is executed again and gives the bytes it gave before changes no key after it.
 Two vertices with different keys differ in a component, which is how a miss is explained (`explain.py`).
@@ -77,6 +77,7 @@ def _components(vertex: Vertex, plan: Plan, states: Mapping[int, State]) -> Iter
     yield Component("reads", _digest(reads), tuple((str(at), chain) for at, chain in enumerate(reads)))
     yield _component("platform", plan.platform)
     yield _component("epoch", str(plan.epoch))
+    yield _component("compression", plan.compression)
     yield _component("engine", {name: at for name, at in ENGINE.items() if name in ("layer", kind)})
 
 

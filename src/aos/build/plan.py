@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aos.agentfile.definition import Definition, Stage, Step
+    from aos.content.compression import Compression
     from aos.oci.digest import Digest
     from aos.package import BuiltLayer
 
@@ -120,6 +121,8 @@ class Plan:
     platform: str
     epoch: int
     """Seconds since 1970: SOURCE_DATE_EPOCH."""
+    compression: Compression = "gzip"
+    """Of the layers that the build makes; those of a base stay as they are."""
 
 
 def make_plan(
@@ -129,6 +132,7 @@ def make_plan(
     platform: str,
     epoch: int,
     target: str | None = None,
+    compression: Compression = "gzip",
 ) -> Plan:
     """Lay out what the last stage needs, or the stage `target`. `inputs`: by stage and step position, what the step
     reads from outside the plan (context files, tools, what a plugin declares): JSON by the name of its component.
@@ -171,7 +175,7 @@ def make_plan(
             below = len(vertices) - 1
         tops[stage.name] = below
     final = tops[definition.final.name if target is None else target]
-    return Plan(tuple(vertices), final, definition.final.name, platform, epoch)
+    return Plan(tuple(vertices), final, definition.final.name, platform, epoch, compression)
 
 
 def sources_of(step: Step) -> tuple[str, ...]:

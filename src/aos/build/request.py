@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aos.build.secrets import SecretSource
     from aos.build.ssh_agents import SshAgent
     from aos.clock import Clock
+    from aos.content.compression import Compression
     from aos.content.store import ContentStore
     from aos.ids import IdSource
     from aos.oci.reference import Reference
@@ -50,6 +51,8 @@ class BuildRequest:
     """Where to leave this build's results."""
     epoch: int = 0
     """The date of everything the build makes: seconds since 1970."""
+    compression: Compression = "gzip"
+    """Of the layers that it makes."""
     secrets: tuple[SecretSource, ...] = ()
     ssh: tuple[SshAgent, ...] = ()
     jobs: int = 0

@@ -114,6 +114,7 @@ class Session:
             platform=_platform(request.platform),
             epoch=request.epoch,
             target=target,
+            compression=request.compression,
         )
         self._bases: dict[str, Package] = {}
         self.states: dict[int, State] = {}

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import stat
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aos.build.glob import glob_to_regex
@@ -14,7 +15,7 @@ from aos.content.tree import LayerTree, join, resolve
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = ["BUILD_DIRECTORY", "RUNTIME_MOUNTS", "settle"]
@@ -44,24 +45,31 @@ def settle(
     mounts: Iterable[str] = (),
     drop: Iterable[str] = (),
     restamp: bool = False,
-) -> None:
-    """Remove mount points, what `drop` names, and directories that say nothing new; date the rest.
+) -> bool:
+    """Make the directory what unpacking its layer will give: whoever has it needs not unpack.
+
+    Remove mount points, what `drop` names, sockets, directories that say nothing new, and attributes that a layer
+    does not hold; date the rest. Return whether all of it is its own: False when a file has a hard link outside, so
+    that it may still change.
 
     `drop`: patterns of files; the directories that hold them stay. One that ends in '/' is of directories, which
     go with all they hold.
 
     What changed since `since_ns` (the file system's own clock) gets the date `epoch`, so that a layer tells the
-    same time on every machine; what is older keeps its date. `restamp`: everything gets `epoch`.
+    same time on every machine; what is older keeps its date, in whole seconds and not after `epoch`. `restamp`:
+    everything gets `epoch`.
     """
     for target in (BUILD_DIRECTORY, *mounts, *RUNTIME_MOUNTS):
         _remove_mount_point(upper, below, target)
-    files = [glob_to_regex(pattern) for pattern in drop if not pattern.endswith("/")]
-    directories = [glob_to_regex(pattern[:-1]) for pattern in drop if pattern.endswith("/")]
-    _settle_directory(upper, "", below, files, directories)
-    for path in _all_paths(upper):
-        status = os.lstat(path)
-        if restamp or status.st_mtime_ns >= since_ns:
-            os.utime(path, (epoch, epoch), follow_symlinks=False)
+    patterns = list(drop)
+    return _Settling(
+        os.fspath(upper),
+        below,
+        [glob_to_regex(pattern) for pattern in patterns if not pattern.endswith("/")],
+        [glob_to_regex(pattern[:-1]) for pattern in patterns if pattern.endswith("/")],
+        epoch,
+        0 if restamp else since_ns,
+    ).settle()
 
 
 def _remove_mount_point(upper: Path, below: LayerTree, target: str) -> None:
@@ -85,48 +93,93 @@ def _remove_mount_point(upper: Path, below: LayerTree, target: str) -> None:
         path = path.rpartition("/")[0]
 
 
-def _settle_directory(
-    upper: Path, path: str, below: LayerTree, files: list[re.Pattern[str]], directories: list[re.Pattern[str]]
-) -> None:
-    directory = os.path.join(upper, path)
-    for entry in list(os.scandir(directory)):
-        relative = join(path, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            if any(pattern.fullmatch(relative) for pattern in directories):
-                shutil.rmtree(entry.path)
+@dataclass(slots=True)
+class _Settling:
+    upper: str
+    below: LayerTree
+    files: list[re.Pattern[str]]
+    directories: list[re.Pattern[str]]
+    epoch: int
+    since_ns: int
+    links: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By file with more than one name: how many names were not seen yet."""
+
+    def settle(self) -> bool:
+        pending, seen = [""], []
+        while pending:
+            path = pending.pop()
+            seen.append(path)
+            pending += self._entries(path)
+        os.chmod(self.upper, 0o755)  # as every layer's root: none says anything of it
+        os.chown(self.upper, os.geteuid(), os.getegid())
+        for path in reversed(seen):  # what a directory holds before itself: changing it changes the date
+            self._directory(path)
+        return not any(self.links.values())
+
+    def _host(self, path: str) -> str:
+        return f"{self.upper}/{path}" if path else self.upper
+
+    def _entries(self, path: str) -> list[str]:
+        """Settle what a directory holds but for the directories, which are returned."""
+        inner = []
+        with os.scandir(self._host(path)) as found:
+            entries = list(found)
+        for entry in entries:
+            relative = join(path, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                if any(pattern.fullmatch(relative) for pattern in self.directories):
+                    shutil.rmtree(entry.path)
+                else:
+                    inner.append(relative)
+            elif any(pattern.fullmatch(relative) for pattern in self.files):
+                os.unlink(entry.path)
             else:
-                _settle_directory(upper, relative, below, files, directories)
-        elif any(pattern.fullmatch(relative) for pattern in files):
-            os.unlink(entry.path)
-    before = below.lstat(path) if path else None
-    if path and (before is None or not stat.S_ISDIR(before.st_mode)):
-        _forget_opaque(directory)
-    elif path and _says_nothing_new(directory, before):
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)
+                self._leaf(entry.path, entry.stat(follow_symlinks=False))
+        return inner
+
+    def _leaf(self, host: str, status: os.stat_result) -> None:
+        if stat.S_ISSOCK(status.st_mode):
+            os.unlink(host)
+        elif not (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):  # a whiteout is nothing but a name
+            if status.st_nlink > 1:
+                inode = (status.st_dev, status.st_ino)
+                self.links[inode] = self.links.get(inode, status.st_nlink) - 1
+            _forget_attributes(host, keep_opaque=False)
+            self._date(host, status)
+
+    def _directory(self, path: str) -> None:
+        host = self._host(path)
+        before = self.below.lstat(path)
+        stands_on = before is not None and stat.S_ISDIR(before.st_mode)
+        opaque = _forget_attributes(
+            host, keep_opaque=stands_on
+        )  # without anything below, opaque means nothing
+        now = os.lstat(host)
+        if path and before is not None and stands_on and not opaque and _same_owner_and_mode(now, before):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(host)
+                return
+        self._date(host, now)
+
+    def _date(self, host: str, status: os.stat_result) -> None:
+        old = status.st_mtime_ns
+        seconds = self.epoch if old >= self.since_ns else min(old // 10**9, self.epoch)
+        if seconds * 10**9 != old:
+            os.utime(host, (seconds, seconds), follow_symlinks=False)
 
 
-def _forget_opaque(directory: str) -> None:
-    """Kernels differ in when they mark a new directory opaque; where nothing lies below it means nothing."""
-    for name in os.listxattr(directory):
-        if name.endswith(".overlay.opaque"):
-            os.removexattr(directory, name)
+def _forget_attributes(host: str, *, keep_opaque: bool) -> bool:
+    """Take away what a layer does not hold: overlay's notes, access lists. Return whether a directory stays opaque.
+
+    Kernels differ in when they mark a new directory opaque."""
+    opaque = False
+    for name in os.listxattr(host, follow_symlinks=False):
+        if keep_opaque and name.endswith(".overlay.opaque"):
+            opaque = True
+        elif name.startswith(("trusted.", "user.overlay.", "system.posix_acl_")):
+            os.removexattr(host, name, follow_symlinks=False)
+    return opaque
 
 
-def _says_nothing_new(directory: str, before: os.stat_result | None) -> bool:
-    if before is None:
-        return False
-    now = os.lstat(directory)
-    if (now.st_mode, now.st_uid, now.st_gid) != (before.st_mode, before.st_uid, before.st_gid):
-        return False
-    return not any(name.endswith(".overlay.opaque") for name in os.listxattr(directory))
-
-
-def _all_paths(upper: Path) -> Iterator[str]:
-    """Everything below, the directory itself last."""
-    for directory, names, files in os.walk(upper, topdown=False):
-        for name in (*files, *names):
-            path = os.path.join(directory, name)
-            if name in files or os.path.islink(path):
-                yield path
-        yield directory
+def _same_owner_and_mode(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)

@@ -39,6 +39,13 @@ VERB = Verb(
         ),
         Option("no-cache", help="Execute every step, also what is known from earlier builds"),
         Option(
+            "compression",
+            metavar="HOW",
+            help="How the new layers are compressed: gzip, zstd or none",
+            default="gzip",
+            choices=("gzip", "zstd", "none"),
+        ),
+        Option(
             "progress",
             metavar="HOW",
             help="auto, tty (live display) or plain (lines)",
@@ -64,6 +71,7 @@ def main(args: Arguments) -> int:
         use_cache=not args["no-cache"],
         secrets=args["secret"],
         ssh=args["ssh"],
+        compression=args["compression"],
         progress=_progress(args["quiet"], args["progress"]),
     )
     print(package.manifest_digest)

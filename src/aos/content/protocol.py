@@ -105,3 +105,7 @@ class Snapshots(Protocol):
 
         Verifies blob and diff_id; atomic and safe between processes; overlay whiteouts in the kernel's form."""
         ...
+
+    def adopt(self, layer: Layer, tree: Path) -> None:
+        """Take the directory that a layer was made of for its snapshot, instead of unpacking it later."""
+        ...

@@ -1,4 +1,5 @@
 """Snapshots: layers unpacked once, each in a directory of its own, ready to be an overlay's lower directory.
+A build's layers are not even unpacked: the directory that a layer was made of is adopted.
 
     snapshots/<24 hex>         the tree; its existence means that it is whole and synced
     snapshots.of/<24 hex>/     the blobs it was asked for under, one empty file each: it lives as long as one does
@@ -9,6 +10,7 @@ Names are short because all lower directories of a mount share one page of mount
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,17 +20,18 @@ from typing import TYPE_CHECKING
 
 from aos.content.blobs import storage_error
 from aos.content.compression import PIECE, decompressed
+from aos.content.protocol import IdMap
 from aos.errors import DataLoss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from aos.content.protocol import Blobs, IdMap
+    from aos.content.protocol import Blobs
     from aos.oci.digest import Digest
     from aos.oci.layer import Layer
 
-__all__ = ["SnapshotStore"]
+__all__ = ["SnapshotStore", "sync_tree"]
 
 
 class SnapshotStore:
@@ -58,12 +61,39 @@ class SnapshotStore:
                 with self._locked(name):
                     if not path.exists():
                         self._unpack(layer, id_map, path)
-                    marker.parent.mkdir(exist_ok=True, mode=0o700)
-                    marker.touch()
+                    self._mark(name, layer)
         except OSError as error:
             raise storage_error(error, path) from error
         self._known.add((name, layer.digest))
         return path
+
+    def adopt(self, layer: Layer, tree: Path) -> None:
+        """Make `tree`, which the layer was made of, its snapshot under the identity map: it is moved away.
+
+        The caller vouches that it is exactly what unpacking would give, that its file system was synced since it
+        was last written to (`sync_tree`), and that nobody writes to it. It stays where it is when the snapshot exists, when
+        somebody unpacks it right now, or when it lies on another file system."""
+        name = _name(layer.diff_id, IdMap.identity())
+        path = self.directory / name
+        try:
+            with self._locked(name, wait=False) as free:
+                if not free or path.exists():
+                    return
+                try:
+                    tree.rename(path)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    return
+                self._mark(name, layer)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        self._known.add((name, layer.digest))
+
+    def _mark(self, name: str, layer: Layer) -> None:
+        marker = self._of / name / layer.digest.removeprefix("sha256:")
+        marker.parent.mkdir(exist_ok=True, mode=0o700)
+        marker.touch()
 
     def _unpack(self, layer: Layer, id_map: IdMap, path: Path) -> None:
         from aos.content.unpack import unpack
@@ -160,6 +190,15 @@ def _size(tree: Path) -> int:
 def _remove(tree: Path) -> None:
     with suppress(FileNotFoundError):
         shutil.rmtree(tree)
+
+
+def sync_tree(tree: Path) -> None:
+    """Write everything below to the disk, and whatever else its file system holds."""
+    descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync_file_system(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_file_system(descriptor: int) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aos.content.archive import OPAQUE, WHITEOUT, XATTR, mtime_ns, open_archive, path_parts, refused
+from aos.content.compression import PIECE
 
 if TYPE_CHECKING:
     import tarfile
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["unpack"]
 
+_ZEROS = bytes(PIECE)
 _XATTR_IGNORED = ("security.selinux", "security.ima", "security.evm")
 """Labels of the host that made the archive; they mean nothing elsewhere."""
 
@@ -110,12 +112,12 @@ class _Tree:
         descriptor = os.open(name, flags, 0o600, dir_fd=parent)
         try:
             for piece in archive.content(entry):
-                if entry.sparse is not None and piece.count(0) == len(piece):
-                    os.lseek(descriptor, len(piece), os.SEEK_CUR)
+                if piece == _ZEROS:
+                    os.lseek(descriptor, PIECE, os.SEEK_CUR)  # a hole
                 else:
                     _write_all(descriptor, piece)
-            if entry.sparse is not None:
-                os.ftruncate(descriptor, entry.size)
+            if entry.size >= PIECE:
+                os.ftruncate(descriptor, entry.size)  # where it ends with a hole
         finally:
             os.close(descriptor)
 

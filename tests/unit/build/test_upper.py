@@ -85,13 +85,16 @@ def test_what_the_step_touched_gets_the_epoch_and_the_rest_keeps_its_date(
 ) -> None:
     (upper / "packaged").write_text("x")
     (upper / "link").symlink_to("packaged")
-    os.utime(upper / "packaged", (OLD, OLD))
+    os.utime(upper / "packaged", ns=(0, OLD * 10**9 + 5))
     since = upper.stat().st_mtime_ns
     (upper / "new").write_text("x")
-    settle(upper, lower, epoch=7, since_ns=since)
-    assert (upper / "packaged").stat().st_mtime == OLD
-    assert (upper / "new").stat().st_mtime == 7
-    assert (upper / "link").lstat().st_mtime == 7
+    settle(upper, lower, epoch=OLD + 7, since_ns=since)
+    assert (upper / "packaged").stat().st_mtime_ns == OLD * 10**9  # in whole seconds, as in a layer
+    assert (upper / "new").stat().st_mtime == OLD + 7
+    assert (upper / "link").lstat().st_mtime == OLD + 7
+    settle(upper, lower, epoch=7, since_ns=2**62)
+    assert (upper / "packaged").stat().st_mtime == 7
+    os.utime(upper / "packaged", (1, 1))
     settle(upper, lower, epoch=7, since_ns=2**62, restamp=True)
     assert (upper / "packaged").stat().st_mtime == 7
 

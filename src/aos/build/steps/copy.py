@@ -57,7 +57,7 @@ def _copy(task: Task, step: Copy, tree: Tree, sources: Sequence[Source]) -> Laye
     placed = place(sources, step.dest, below=task.lower, work_dir=work_dir)
     if not placed:
         return None
-    with layer_writer(task.around.content.blobs, "gzip") as out, tree.reader() as reader:
+    with layer_writer(task.around.content.blobs, task.compression) as out, tree.reader() as reader:
         _Entries(task, step, reader, out).write(placed)
         out.zeros(2 * BLOCK)
         return out.commit()

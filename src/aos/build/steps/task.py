@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aos.build.select import Context, Source
     from aos.build.ssh_agents import SshAgent
     from aos.build.workspace import Workspace
+    from aos.content.compression import Compression
     from aos.content.store import ContentStore
     from aos.ids import IdSource
     from aos.oci.layer import Layer
@@ -73,6 +74,7 @@ class Task:
     """What `sources_of` the step are."""
     upper: Path
     epoch: int
+    compression: Compression
     platform: str
     final: bool
     """The step belongs to the package's own stage."""

@@ -70,7 +70,8 @@ class Mounts:
 
 def _mount_overlay(overlay: Overlay) -> None:
     os.chdir(overlay.lower_directory)  # this thread's own: unshare(CLONE_NEWNS) implies CLONE_FS
-    lowers = ":".join(path.name for path in reversed(overlay.lowers))
+    # The kernel takes no directory twice. Of equal layers the topmost hides all that the others hold.
+    lowers = ":".join(dict.fromkeys(path.name for path in reversed(overlay.lowers)))
     if overlay.upper is not None and overlay.work is not None:
         options = f"lowerdir={lowers},upperdir={_escape(overlay.upper)},workdir={_escape(overlay.work)},"
     else:  # an overlay needs two directories: the empty mount point is the other
