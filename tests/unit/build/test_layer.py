@@ -136,6 +136,26 @@ def test_compressions(tmp_path: Path, compression: str) -> None:
     assert (tree / "file").read_bytes() == (tmp_path / "upper/file").read_bytes()
 
 
+def test_a_sparse_file_is_its_zeros_and_sparse_again(tmp_path: Path) -> None:
+    """Where the holes are on this disk is not part of the layer."""
+    content, size = ContentStore(tmp_path / "content"), 64 << 20
+    layers = []
+    for name in ("holes", "zeros"):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "file").open("wb") as file:
+            if name == "zeros":
+                file.write(bytes(size))
+            file.truncate(size)
+            for at in (0, 5_000_000, 40_000_000):
+                file.seek(at)
+                file.write(b"island")
+        layers.append(write_layer(tmp_path / name, content.blobs, epoch=0))
+    assert layers[0] == layers[1]
+    [tree] = content.snapshots.ensure(layers[:1], IdMap.identity())
+    assert (tree / "file").read_bytes() == (tmp_path / "holes/file").read_bytes()
+    assert (tree / "file").stat().st_blocks * 512 < 10 << 20
+
+
 def test_owners_are_those_that_the_sandbox_saw(tmp_path: Path) -> None:
     content = ContentStore(tmp_path / "content")
     (tmp_path / "upper").mkdir()
