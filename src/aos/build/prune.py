@@ -145,6 +145,7 @@ def forget(directory: Path, content: ContentStore) -> CacheUse:
         if not any(stray.glob("*.lock")):
             remove_tree(stray)
     remove_tree(directory / "records")
+    remove_tree(directory / "digests")
     return before
 
 

@@ -28,6 +28,10 @@ __all__ = ["Context", "Entry", "Source", "digest_of_sources", "open_context", "s
 
 _DEEPEST = 200
 _LONGEST = 3000  # of Linux's 4095 (PATH_MAX); the rest is for where builds and snapshots lie
+_WHERE = {
+    True: "paths are relative to the build context",
+    False: "paths are those of the stage or image that `from` names",
+}
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
