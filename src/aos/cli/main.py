@@ -163,8 +163,9 @@ def main(argv: Sequence[str]) -> int:
         if args["help"]:
             from aos.cli._help import show_verb
 
-            return show_verb(name, verb)
-        code = function(args)
+            code = show_verb(name, verb)
+        else:
+            code = function(args)
         sys.stdout.flush()
         return code
     except AosError as error:

@@ -84,6 +84,11 @@ def test_the_environments_python_settings_do_not_matter(prefix: Path, tmp_path: 
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["packages", "--help"], ["packages", "ls", "-h"]])
+def test_help_reaches_a_pipe(words: list[str], prefix: Path) -> None:
+    assert aos(prefix / "bin/aos", *words).stdout.startswith("Usage: aos ")
+
+
 def test_an_installation_without_the_package(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     shutil.copy(LAUNCHER, tmp_path / "bin/aos")
