@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fix_installation import Installation
 
 pytestmark = pytest.mark.root
@@ -128,6 +127,13 @@ def test_out_of_memory_is_said(aos: Installation) -> None:
         check=137,
     )  # fmt: skip
     assert "aos run: the agent ran out of memory" in done.err
+    # conmon leaves a file named oom in its working directory: not among the unpacked layers.
+    assert {len(path.name) for path in (aos.root / "content/snapshots").iterdir()} == {24}
+    aos("run", "-d", "--memory", "16m", "--name", "m", "--entrypoint", "/bin/sleep", "busybox:1", "1000")
+    aos("exec", "m", "/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1", check=137)
+    assert not Path("/oom").exists()
+    aos("rm", "-f", "m")
+    aos("prune", "-f")
 
 
 def test_network_none_has_only_loopback(aos: Installation) -> None:

@@ -189,7 +189,10 @@ def _size(tree: Path) -> int:
 
 def _remove(tree: Path) -> None:
     with suppress(FileNotFoundError):
-        shutil.rmtree(tree)
+        if tree.is_dir():
+            shutil.rmtree(tree)
+        else:
+            tree.unlink()
 
 
 def sync_tree(tree: Path) -> None:

@@ -298,7 +298,8 @@ def test_collection_removes_what_nothing_needs(content: ContentStore) -> None:
 
     assert run(manifest, dry_run=True) == (1, 0)
     assert content.blobs.exists(doomed)
-    assert run(manifest) == (1, 0)
+    (content.snapshots.directory / "stray").touch()  # whoever left it, it is in nobody's way
+    assert run(manifest) == (1, 1)
     assert not content.blobs.exists(doomed)
     assert tree.exists()
     content.pins.remove("cache", "key")

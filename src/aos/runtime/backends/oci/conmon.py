@@ -103,7 +103,8 @@ class Conmon:
             ours.append(attach)
             env["_OCI_ATTACHPIPE"] = "5"
         try:
-            pid = await spawn(argv, env, theirs, mounts)
+            # It leaves a file named oom where it stands when the kernel kills for want of memory.
+            pid = await spawn(argv, env, theirs, bundle, mounts)
         except BaseException:
             for fd in ours:
                 os.close(fd)

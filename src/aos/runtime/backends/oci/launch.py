@@ -16,9 +16,12 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from aos.errors import AosError, FailedPrecondition, Unavailable
+from aos.runtime.backends.oci.mounts import separate_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from pathlib import Path
 
     from aos.runtime.backends.oci.mounts import Mounts
 
@@ -35,17 +38,19 @@ def tool_environment() -> dict[str, str]:
 
 
 async def spawn(
-    argv: list[str], env: Mapping[str, str], fds: Sequence[int], mounts: Mounts | None = None
+    argv: list[str], env: Mapping[str, str], fds: Sequence[int], cwd: Path, mounts: Mounts | None = None
 ) -> int:
-    """Start `argv` in a session of its own, its descriptors 3, 4, … being `fds`; return its pid.
+    """Start `argv` in a session and a directory of its own, its descriptors 3, 4, … being `fds`; return its pid.
 
     Standard input and output are /dev/null; standard error, too, unless `fds` says otherwise.
     """
-    if mounts is None:
-        return _spawn(argv, env, fds)
 
     def start() -> int:
-        mounts.mount_privately()
+        if mounts is not None:
+            mounts.mount_privately()
+        else:
+            separate_directory()
+        os.chdir(cwd)  # this thread's own, in either case
         return _spawn(argv, env, fds)
 
     return await _in_thread(start)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["MemoryFile", "Mounts", "Overlay"]
+__all__ = ["MemoryFile", "Mounts", "Overlay", "separate_directory"]
 
-_CLONE_NEWNS = 0x00020000
+_CLONE_NEWNS, _CLONE_FS = 0x00020000, 0x00000200
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REC, _MS_SLAVE = 0x4000, 1 << 19
 _DATA_LIMIT = 4095
@@ -66,6 +66,12 @@ class Mounts:
             _mount_overlay(overlay)
         if self.files:
             _mount_files(self.directory, self.files)
+
+
+def separate_directory() -> None:
+    """Give the calling thread a working directory of its own, for good."""
+    if _libc().unshare(_CLONE_FS) != 0:
+        raise _refused("have a working directory of its own")
 
 
 def _mount_overlay(overlay: Overlay) -> None:
