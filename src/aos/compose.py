@@ -307,7 +307,7 @@ def serve_node(*, ready: int | None = None) -> None:
 
     from aos.clock import SystemClock
     from aos.config import load_config
-    from aos.errors import AlreadyExists, AosError
+    from aos.errors import AlreadyExists, AosError, FailedPrecondition
     from aos.ids import RandomIds
     from aos.kernel.journal import SqliteJournal
     from aos.node.main import Ready, already_running, prepare, serve, single_instance
@@ -345,3 +345,13 @@ def serve_node(*, ready: int | None = None) -> None:
             word.serving()
         else:
             word.failed(error)
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        word.failed(
+            FailedPrecondition(
+                f"{where}{error.strerror or error}",
+                code="system",
+                hint="the node's daemon cannot start; `aos doctor` checks the host",
+            )
+        )
+        raise

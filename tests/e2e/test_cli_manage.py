@@ -220,3 +220,21 @@ def test_prune_all_keeps_what_agents_run(aos: Installation) -> None:
     assert aos("packages", "ls", "-o", "json").json == []
     sizes = aos("df", "-o", "json").json
     assert {sizes[kind]["count"] for kind in ("packages", "blobs", "unpacked layers", "build cache")} == {0}
+
+
+def test_version_names_the_command_and_the_daemon(aos: Installation) -> None:
+    ours = aos("version", "--client").out.strip()
+    assert aos("version").out == f"{ours}\nnode not running\n"
+    number = ours.removeprefix("aos ")
+    assert aos("version", "-o", "json").json == {"aos": number, "node": None}
+    aos("node", "start")
+    assert aos("version").out == f"{ours}\nnode {number}\n"
+    assert aos("version", "-o", "json").json == {"aos": number, "node": number}
+
+
+def test_a_daemon_that_cannot_start_says_why(aos: Installation) -> None:
+    in_the_way = aos.state / "kernel/kernel.sock"
+    in_the_way.mkdir(parents=True)
+    done = aos("ps", check=5)
+    in_the_way.rmdir()
+    assert done.err.startswith(f"aos ps: {aos.state}/kernel/kernel.sock: Is a directory\nhint: ")

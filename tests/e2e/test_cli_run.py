@@ -185,6 +185,34 @@ def test_signals_are_passed_on(aos: Installation, signum: signal.Signals) -> Non
     assert (out, err, process.returncode) == (f"got {name}\n".encode(), b"", 9)
 
 
+def test_a_package_that_restarts_is_shown_as_one_that_was_asked_to(aos: Installation, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    script = "echo x >> /data/count; echo run $(wc -l < /data/count); [ $(wc -l < /data/count) -ge 3 ]"
+    (tmp_path / "Agentfile").write_text(
+        "apiVersion: aos.io/v1\nkind: AgentPackage\nmetadata: {name: again, version: 1.0.0}\nfrom: busybox:1\n"
+        f"restart: on-failure\nentrypoint: {{command: [/bin/sh, -c, '{script}']}}\n"
+    )
+    aos("build", tmp_path)
+    volume = f"{tmp_path}/data:/data"
+    assert aos("run", "-v", volume, "again:1.0.0").out == "run 1\nrun 2\nrun 3\n"
+    (tmp_path / "data/count").unlink()
+    assert aos("run", "--rm", "-v", volume, "again:1.0.0", check=1).out == "run 1\n"
+    assert aos("run", "-i", "-v", volume, "again:1.0.0", check=1).out == "run 2\n"
+
+
+@pytest.mark.parametrize("script", ["echo try; exit 3", "echo try; exec sleep 1000"])
+def test_a_signal_stops_an_agent_that_would_be_started_again(aos: Installation, script: str) -> None:
+    process = aos.start("run", "--restart", "on-failure", "busybox:1", "-c", script, stdin=subprocess.DEVNULL)
+    assert process.stdout
+    assert process.stdout.readline() == b"try\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        threading.Event().wait(0.1)
+    process.communicate(timeout=30)
+    assert process.returncode in (3, 137)
+    assert aos("ps", "-q").out == ""
+
+
 def test_three_interrupts_kill_what_does_not_listen(aos: Installation) -> None:
     process = aos.start(
         *SHELL, "trap '' INT; echo ready; while :; do sleep 0.05; done", stdin=subprocess.DEVNULL
@@ -225,7 +253,21 @@ def test_the_code_is_right_when_the_daemon_dies_meanwhile(aos: Installation, rem
         (["--rm", "--restart", "on-failure", "busybox:1"], 125, "exclude each other"),
         (["-it", "busybox:1"], 125, "-t with -i needs a terminal"),
         (["--entrypoint", "/bin/absent", "busybox:1"], 127, "/bin/absent"),
-        (["--entrypoint", "/etc/passwd", "busybox:1"], 126, "/etc/passwd"),
+        (
+            ["--entrypoint", "/etc/passwd", "busybox:1"],
+            126,
+            "/etc/passwd cannot be executed: permission denied\nhint",
+        ),
+        (["--memory", "1", "busybox:1"], 125, "the kernel refuses these limits"),
+        (["--memory", "99999999999t", "busybox:1"], 125, "the kernel refuses these limits"),
+        (["--cpus", "99999999999", "busybox:1"], 125, "the kernel refuses these limits"),
+        (["--pids", "99999999999", "busybox:1"], 125, "the kernel refuses these limits"),
+        (
+            ["-v", "/etc:/etc/passwd", "busybox:1"],
+            125,
+            "cannot mount /etc at /etc/passwd: not a directory\nhint",
+        ),
+        (["-v", "/etc:/proc", "busybox:1"], 125, "cannot mount /etc at /proc"),
     ],
 )
 def test_what_cannot_run(aos: Installation, words: list[str], code: int, said: str) -> None:

@@ -171,7 +171,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(builder: Builder, tmp_path: Path
         subprocess.run(["umount", str(small)], check=True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 10)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 10), (signal.SIGHUP, 10)]
+)
 def test_a_signal_ends_a_build_and_leaves_nothing(
     builder: Builder, number: signal.Signals, code: int
 ) -> None:
@@ -210,3 +212,8 @@ def _wait_for_output(process: subprocess.Popen[bytes], wanted: bytes) -> None:
 def _mounted(root: Path) -> bool:
     with Path("/proc/self/mountinfo").open() as mounts:
         return str(root) in mounts.read()
+
+
+def test_a_directory_as_a_base_is_told_how_to_be_written(builder: Builder) -> None:
+    done = builder.build(builder.context({}, [], base="./layout"), check=2)
+    assert "hint: an OCI layout on disk is written oci:./layout\n" in done.err

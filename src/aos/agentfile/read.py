@@ -103,7 +103,8 @@ def _metadata(walk: Walk, node: Node) -> Metadata | None:
     if name is not None and (not _NAME.fullmatch(name) or len(name) > 128):
         hint = "lower-case letters and digits, separated by '.', '_' or '-'; at most 128"
         walk.note(fields["name"], f"{name!r:.60} cannot name a package", hint=hint)
-    version = walk.string(fields["version"], "metadata.version", empty=False)
+    example = "three numbers, such as 1.10.0"
+    version = walk.string(fields["version"], "metadata.version", empty=False, hint=example)
     if version is not None and not _VERSION.fullmatch(version):
         walk.note(
             fields["version"],

@@ -102,14 +102,16 @@ class Walk:
 
     # Scalars.
 
-    def string(self, node: Node, what: str, *, empty: bool = True) -> str | None:
+    def string(self, node: Node, what: str, *, empty: bool = True, hint: str = "") -> str | None:
+        """`hint`: what to write for what is no string, where quotes would not make it right."""
         if not isinstance(node, ScalarNode):
             self.note(node, f"{what} must be a string, not {_shown(node)}")
             return None
         kind = scalar_kind(node)
         if kind != "string":
             quoted = f'quote it: "{node.value}"' if node.value else 'write "" for an empty one'
-            self.note(node, f"{what} must be a string, not {_shown(node)}", code="wrong-type", hint=quoted)
+            said = f"{what} must be a string, not {_shown(node)}"
+            self.note(node, said, code="wrong-type", hint=hint or quoted)
             return None
         if "\0" in node.value:
             self.note(node, f"{what} must not hold a NUL character")

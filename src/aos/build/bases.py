@@ -49,6 +49,8 @@ def find_base(
             base=vertex.base,
         ) from error
     except AosError as error:
+        if error.code == "reference-invalid" and vertex.base.startswith((".", "/")):
+            error.hint = f"an OCI layout on disk is written oci:{vertex.base}"
         error.message = f"{where}the base {vertex.base!r}: {error.message}"
         raise
 

@@ -1,5 +1,5 @@
-"""Ctrl-C and SIGTERM end a build in order: whatever it does at that moment, it cleans up and says that it was
-stopped. A second signal changes nothing."""
+"""Ctrl-C, SIGTERM and SIGHUP end a build in order: whatever it does at that moment, it cleans up and says that it
+was stopped. A second signal changes nothing; a SIGHUP that is ignored already (nohup) stays so."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from aos.errors import Aborted
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-__all__ = ["run_interruptibly", "stopped_by_sigterm"]
+__all__ = ["run_interruptibly", "stopped_by_signals"]
 
 
-class _Terminated(BaseException):
-    """SIGTERM has come. Not an Exception, as KeyboardInterrupt is none: nothing recovers from it on the way out."""
+class _Stopped(BaseException):
+    """A signal has come. Not an Exception, as KeyboardInterrupt is none: nothing recovers from it on the way out."""
 
 
 @contextlib.contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """Raise Aborted (`build-stopped`) where SIGTERM arrives. In another than the main thread: no effect."""
+def stopped_by_signals() -> Iterator[None]:
+    """Raise Aborted (`build-stopped`) where SIGTERM or SIGHUP arrives. In another than the main thread: no effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.signal(number, _stop) for number in _stopping()}
     try:
         yield
-    except _Terminated:
+    except _Stopped as stopped:
         raise Aborted(
-            "the build was stopped by SIGTERM; nothing of the unfinished steps was kept", code="build-stopped"
+            f"the build was stopped by {stopped}; nothing of the unfinished steps was kept",
+            code="build-stopped",
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_interruptibly(work: Callable[[], Coroutine[object, object, None]]) -> None:
     """Run `work` in an event loop; signals cancel it. Raise KeyboardInterrupt on Ctrl-C, inside
-    `stopped_by_sigterm` what that raises."""
+    `stopped_by_signals` what that raises."""
     import asyncio
 
     stopped_by: signal.Signals | None = None
+    numbers = _stopping()
 
     async def main() -> None:
         task = asyncio.current_task()
@@ -55,23 +58,30 @@ def run_interruptibly(work: Callable[[], Coroutine[object, object, None]]) -> No
                 task.cancel()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *numbers):
             loop.add_signal_handler(number, stop, number)
         await work()
 
-    handler = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         asyncio.run(main())
     except asyncio.CancelledError:
         if stopped_by is None:
             raise
     finally:
-        signal.signal(signal.SIGTERM, handler)  # asyncio leaves the default one
+        for number, handler in before.items():
+            signal.signal(number, handler)  # asyncio leaves the default one
     if stopped_by is signal.SIGINT:
         raise KeyboardInterrupt
-    if stopped_by is signal.SIGTERM:
-        raise _Terminated
+    if stopped_by is not None:
+        raise _Stopped(stopped_by.name)
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise _Terminated
+def _stopping() -> list[signal.Signals]:
+    return [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise _Stopped(signal.Signals(number).name)

@@ -17,7 +17,7 @@ from aos.build.cache import Cache
 from aos.build.flight import Flights
 from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
-from aos.build.interrupt import run_interruptibly, stopped_by_sigterm
+from aos.build.interrupt import run_interruptibly, stopped_by_signals
 from aos.build.keys import key_of
 from aos.build.lookup import Lookup
 from aos.build.outcome import Outcome, record_of
@@ -58,7 +58,7 @@ def build_blocking(request: BuildRequest, services: BuildServices, progress: Pro
     Ctrl-C and SIGTERM end it in order (KeyboardInterrupt, Aborted `build-stopped`).
     """
     with (
-        stopped_by_sigterm(),
+        stopped_by_signals(),
         open_session(request, services, progress) as session,
         session.remembered(),
     ):

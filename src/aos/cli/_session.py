@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+_GRACE = 10.0
+"""Seconds that an agent has to stop, as for `aos stop`."""
 _IMPATIENT = 2.0
 """Seconds in which three interrupts mean: kill it."""
 
@@ -30,7 +32,7 @@ class Session:
     """Standard streams and signals for the time that it is entered.
 
     Without a terminal in raw mode, SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the agent that `signals` names (kept
-    until it does; three interrupts within 2 s kill it). In raw mode keys do that work, and such a signal ends
+    until it does; three interrupts within 2 s kill it). An agent that would be started again they stop. In raw mode keys do that work, and such a signal ends
     us alone. With `forward` off they do to us what they always do.
     """
 
@@ -41,6 +43,8 @@ class Session:
         self._forwards = forward
         self._raw = terminal and stdin and posix.isatty(0)
         self._agent: str | None = None
+        self._stops = False
+        self._stopping: list[Any] = []
         self._early: list[int] = []
         self._interrupts: list[float] = []
         self._control: int | None = None
@@ -65,9 +69,9 @@ class Session:
         for signum, handler in self._before.items():
             _signal.signal(signum, handler)
 
-    def signals(self, agent: str) -> None:
-        """Name the agent that signals go to."""
-        self._agent = agent
+    def signals(self, agent: str, *, stop: bool = False) -> None:
+        """Name the agent that signals go to. `stop`: they stop it, as one that it dies of would start it again."""
+        self._agent, self._stops = agent, stop
         early, self._early = self._early, []
         for signum in early:
             self._send(signum)
@@ -105,7 +109,13 @@ class Session:
     def _send(self, signum: int) -> None:
         name = signal_name(signum)
         try:
-            _node.call("agent.kill", agent=self._agent, signal=name)
+            if self._stops:
+                grace = 0.0 if signum == _signal.SIGKILL else _GRACE
+                node = _node.connect()  # kept until we end: its answer comes when the agent has ended
+                node.send("agent.stop", agent=self._agent, timeout=grace)
+                self._stopping.append(node)
+            else:
+                _node.call("agent.kill", agent=self._agent, signal=name)
         except (AosError, OSError) as error:
             if getattr(error, "kind", "") != "NotFound":
                 print(f"aos: SIG{name} did not reach the agent: {error}", file=sys.stderr)

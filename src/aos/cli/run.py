@@ -39,7 +39,13 @@ VERB = Verb(
         Option("cpus", "", "NUMBER", "Most CPUs, such as 0.5"),
         Option("pids", "", "NUMBER", "Most processes and threads"),
         Option("network", "", "MODE", "none (loopback only) or host", choices=("none", "host")),
-        Option("restart", "", "POLICY", "never or on-failure", choices=("never", "on-failure")),
+        Option(
+            "restart",
+            "",
+            "POLICY",
+            "never or on-failure (else as the package says; --rm, -i and -t: never)",
+            choices=("never", "on-failure"),
+        ),
         Option("runtime", "", "NAME", "The runtime that isolates it; aos doctor lists them"),
         Option("dry-run", help="Print what would be run, as JSON, and start nothing"),
     ),
@@ -61,8 +67,12 @@ def main(args: Arguments) -> int:
         started, descriptors = node.call_with_descriptors("agent.run", **call)
         agent = started["agent"]
         answer = _node.Answer(node, "agent.wait", agent=agent)
-        session.signals(agent)
-        outcome = session.carry(descriptors, answer) if call["attach"] else _follow(agent, answer)
+        restarts = started.get("restart", "never") != "never"  # as asked for, or as the package says
+        session.signals(agent, stop=restarts)
+        if restarts:
+            for descriptor in descriptors:
+                posix.close(descriptor)
+        outcome = _follow(agent, answer) if restarts else session.carry(descriptors, answer)
         if outcome == DETACHED:
             return 0
         if outcome == CLOSED:  # as a process of this host would die of SIGPIPE
@@ -107,6 +117,7 @@ def _call(args: Arguments) -> dict[str, Any]:
             code="usage",
             hint="start it with -d; `aos attach` connects to whichever process runs",
         )
+    once = args["rm"] or (attached and (args["interactive"] or args["tty"]))
     call: dict[str, Any] = {
         "reference": args["reference"],
         "terminal": args["tty"],
@@ -135,6 +146,8 @@ def _call(args: Arguments) -> dict[str, Any]:
     for option in ("name", "hostname", "network", "restart", "runtime"):
         if args[option] is not None:
             call[option] = args[option]
+    if once and args["restart"] is None:
+        call["restart"] = "never"  # whatever the package says: one process is what was asked for
     size = dimensions() if args["tty"] else None
     if size is not None:
         call["rows"], call["columns"] = size

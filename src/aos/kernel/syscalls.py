@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from aos.errors import AosError
@@ -103,7 +105,7 @@ class StartExec(_Params, frozen=True):
 
 
 class WatchEvents(_Params, frozen=True):
-    since: int | None = None
+    since: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
     follow: bool = False
 
 
@@ -140,13 +142,15 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BadRequest(AosError):
-    """A message that JSON-RPC itself refuses; `rpc_code` is the specification's."""
+    """A message that JSON-RPC itself refuses; `rpc_code` is the specification's, `request_id` the message's
+    own where it could be read."""
 
     kind, exit_code, default_code = "InvalidArgument", 2, "request-invalid"
 
     def __init__(self, message: str, rpc_code: int, *, code: str, hint: str | None = None) -> None:
         super().__init__(message, code=code, hint=hint)
         self.rpc_code = rpc_code
+        self.request_id: int | str | None = None
 
 
 _request = msgspec.json.Decoder(Request).decode
@@ -165,12 +169,14 @@ def decode_request(line: bytes) -> Request:
             f"'jsonrpc' must be \"2.0\", not {request.jsonrpc!r:.20}", -32600, code="request-invalid"
         )
     if request.method not in CALLS:
-        raise BadRequest(
+        unknown = BadRequest(
             f"no method {request.method!r:.60}",
             -32601,
             code="method-unknown",
             hint="docs/kernel.md lists them; a newer client needs a newer node (`aos node restart`)",
         )
+        unknown.request_id = request.id
+        raise unknown
     return request
 
 

@@ -139,7 +139,13 @@ class Calls:
             attach=call.attach,
             size=size,
         )
-        result = {"agent": agent.id, "name": agent.name, "pid": process.pid, "sandbox": process.sandbox}
+        result = {
+            "agent": agent.id,
+            "name": agent.name,
+            "pid": process.pid,
+            "sandbox": process.sandbox,
+            "restart": restart,
+        }
         return Answer(result, _descriptors(stdio))
 
     async def agent_list(self, call: syscalls.Everything) -> list[dict[str, Any]]:

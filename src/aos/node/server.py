@@ -133,7 +133,7 @@ class _Connection:
         try:
             request = decode_request(line)
         except BadRequest as error:
-            await self._send({"id": None, "error": error.to_wire()})
+            await self._send({"id": error.request_id, "error": error.to_wire()})
             return True
         if request.method == "node.hello":  # answered before anything behind it begins: see docs/kernel.md
             return await self._answer(request)

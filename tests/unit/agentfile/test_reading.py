@@ -132,6 +132,7 @@ def test_a_version_that_yaml_takes_for_a_number() -> None:
     text = HEAD.replace("1.0.0", "1.10") + "from: scratch\n"
     assert (3, 31, "wrong-type") in [one[:3] for one in problems(text)]
     assert "semantic version" in problems(text.replace("1.10", '"1.10"'))[0][3]
+    assert "three numbers" in problems(text)[0][3]
 
 
 def test_all_mistakes_at_once_and_in_order() -> None:

@@ -84,7 +84,9 @@ def test_the_environments_python_settings_do_not_matter(prefix: Path, tmp_path: 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["packages", "--help"], ["packages", "ls", "-h"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["packages", "--help"], ["packages", "ls", "-h"]]
+)
 def test_help_reaches_a_pipe(words: list[str], prefix: Path) -> None:
     assert aos(prefix / "bin/aos", *words).stdout.startswith("Usage: aos ")
 

@@ -44,6 +44,8 @@ def test_what_is_no_request(data: bytes, rpc_code: int, code: str) -> None:
         ("agent.wait", [], "object"),
         ("agent.run", {"reference": "a", "mounts": [{"source": "/x"}]}, "target"),
         ("node.hello", {}, "protocol"),
+        ("events.watch", {"since": 1 << 63}, "since"),
+        ("events.watch", {"since": -1}, "since"),
     ],
 )
 def test_wrong_parameters_are_named(method: str, params: object, words: str) -> None:
@@ -58,6 +60,12 @@ def test_text_that_is_not_utf_8() -> None:
     with pytest.raises(BadRequest) as refused:
         decode_params(decode_request(data))
     assert "UTF-8" in refused.value.message
+
+
+def test_what_is_unknown_is_refused_under_its_own_number() -> None:
+    with pytest.raises(BadRequest) as refused:
+        decode_request(line(method="no.such"))
+    assert refused.value.request_id == 1
 
 
 def test_parameters_have_defaults() -> None:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Never
 
 from aos import errors
 from aos.content.tree import LayerTree
-from aos.errors import InvalidArgument
 from aos.ids import SandboxId
 from aos.runtime.backends.oci.conmon import LOG, connect_stdio
 from aos.runtime.backends.oci.ending import Ends
 from aos.runtime.backends.oci.execs import Execs
-from aos.runtime.backends.oci.failures import failure
+from aos.runtime.backends.oci.failures import failure, refused_limits
 from aos.runtime.backends.oci.host import Host, OciConfig, wrong_state
 from aos.runtime.backends.oci.making import Making
 from aos.runtime.backends.oci.record import Record, read_status, remove_tree
@@ -119,12 +118,7 @@ class OciRuntime:
         try:
             self._host.cgroups.limit(self._host.group(id), limits)
         except OSError as error:
-            raise InvalidArgument(
-                f"the kernel refuses these limits: {error.strerror}",
-                code="limit-refused",
-                hint="a memory limit cannot be below what is in use",
-                sandbox=id,
-            ) from error
+            raise refused_limits(error, id) from error
 
     async def attach(self, id: SandboxId) -> Stdio:
         directory = self._host.directory(id)

@@ -20,7 +20,6 @@ from aos.runtime.backends.oci.mounts import separate_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
     from pathlib import Path
 
     from aos.runtime.backends.oci.mounts import Mounts

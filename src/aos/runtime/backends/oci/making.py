@@ -17,7 +17,7 @@ from aos.content.tree import LayerTree, resolve
 from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument, NotFound
 from aos.ids import SandboxId
 from aos.runtime.backends.oci.conmon import LOG, Conmon, ConmonFailed
-from aos.runtime.backends.oci.failures import failure
+from aos.runtime.backends.oci.failures import failure, refused_limits
 from aos.runtime.backends.oci.host import TOOL_SECONDS, wrong_state
 from aos.runtime.backends.oci.launch import wait_readable
 from aos.runtime.backends.oci.mounts import MemoryFile, Mounts, Overlay
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Making"]
 
 _OPEN_FILES = 1_048_576
+_REFUSED = (errno.EINVAL, errno.ERANGE, errno.EBUSY)
+"""How a cgroup file says that it does not take a number."""
 
 
 class Making:
@@ -70,7 +72,12 @@ class Making:
         conmon: Conmon | None = None
         try:
             mounts = self._prepare(directory, spec, layers, trees, seccomp)
-            self._host.cgroups.create(group, spec.limits)
+            try:
+                self._host.cgroups.create(group, spec.limits)
+            except OSError as error:
+                if error.errno in _REFUSED:
+                    raise refused_limits(error, id) from error
+                raise
             log = spec.log or directory / LOG
             conmon = await Conmon.launch(
                 conmon=tools[1],
