@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +105,8 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any]:
             code="config-unreadable",
             hint="correct its owner and mode, or name another file with AOS_CONFIG",
         ) from error
+    import tomllib
+
     try:
         raw = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

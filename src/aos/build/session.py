@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from aos import errors
 from aos.build.bases import base_state, find_base
 from aos.build.cache import Cache
-from aos.build.flight import Flights
 from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
 from aos.build.interrupt import run_interruptibly, stopped_by_signals
@@ -158,6 +157,7 @@ class Session:
     async def execute(self) -> None:
         """Execute what is not known yet."""
         from aos.build.execute import Executor
+        from aos.build.flight import Flights
         from aos.build.secrets import Secrets
         from aos.build.solve import solve
         from aos.build.steps.task import Surroundings, need_root

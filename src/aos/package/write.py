@@ -6,7 +6,6 @@ Both appear whole or not at all: they are made under a temporary name beside the
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import os
 import secrets
@@ -152,6 +151,8 @@ def _put_in_place(new: Path, directory: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names atomically (renameat2(2) with RENAME_EXCHANGE); False where libc or file system cannot."""
+    import ctypes
+
     try:
         renameat2: Callable[..., int] = ctypes.CDLL(None).renameat2
     except AttributeError:
