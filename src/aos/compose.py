@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from aos.agentfile.extends import Package as PackageToExtend
     from aos.agentfile.resolve import Resolved
-    from aos.build import BuildServices
+    from aos.build import BuildRequest, BuildServices
+    from aos.build.cache_store import CacheStore
+    from aos.build.explain import Explanation
+    from aos.build.prune import Item as CacheItem
     from aos.config import Config
     from aos.content.compression import Compression
     from aos.content.store import ContentStore
@@ -141,7 +144,7 @@ def _kept(config: Config, *references: str) -> Iterator[tuple[ContentStore, Loca
         yield content, registry, packages
 
 
-def build(
+def build_request(
     config: Config,
     environ: Mapping[str, str],
     *,
@@ -150,29 +153,109 @@ def build(
     tag: str | None = None,
     output: Path | None = None,
     build_args: Sequence[str] = (),
+    target: str | None = None,
+    platform: str = "",
     use_cache: bool = True,
+    fresh_stages: Sequence[str] = (),
+    jobs: int = 0,
+    cache_from: Sequence[Path] = (),
+    cache_to: Sequence[Path] = (),
     secrets: Sequence[str] = (),
     ssh: Sequence[str] = (),
     compression: Compression = "gzip",
-    progress: Literal["quiet", "plain", "live"] = "quiet",
-) -> Package:
-    """Build the Agentfile of a context, or `file`; progress goes to standard error. `secrets`, `ssh`: as the
-    options of `aos build` have them."""
-    from aos.build import BuildRequest, build_blocking, open_progress, source_date_epoch
+    warn: Callable[[str], None] = lambda text: None,
+) -> BuildRequest:
+    """To build the Agentfile of a context, or `file`. `secrets`, `ssh`: as the options of `aos build` have them.
+    `warn` is told of caches to read that do not exist (yet): the build goes on without them."""
+    from aos.build import BuildRequest, source_date_epoch
+    from aos.ids import RandomIds
     from aos.oci.reference import parse_reference
 
-    request = BuildRequest(
+    return BuildRequest(
         definition=agentfile(config, environ, context=context, file=file, build_args=build_args).definition,
         context=context,
         tag=parse_reference(tag) if tag is not None else None,
         output=output,
+        target=target,
+        platform=platform,
         use_cache=use_cache,
+        fresh_stages=frozenset(fresh_stages),
+        cache_from=_existing_caches(environ, cache_from, warn),
+        cache_to=tuple(_cache(environ, directory, create=True) for directory in cache_to),
         epoch=source_date_epoch(environ),
+        jobs=jobs,
+        id=RandomIds().fresh(),
         **_lent(environ, secrets, ssh),
         compression=compression,
     )
+
+
+def build(
+    config: Config,
+    environ: Mapping[str, str],
+    request: BuildRequest,
+    progress: Literal["quiet", "plain", "live"] = "quiet",
+) -> Package:
+    """Build; progress goes to standard error."""
+    from aos.build import build_blocking, open_progress
+
     with open_progress(progress) as shown:
         return build_blocking(request, build_services(config, environ), shown)
+
+
+def build_plan(
+    config: Config, environ: Mapping[str, str], request: BuildRequest, form: Literal["text", "json", "dot"]
+) -> str:
+    """What a build would do, and what is known of it; nothing is executed."""
+    from aos.build import outline
+    from aos.build.print_plan import print_plan
+
+    return print_plan(outline(request, build_services(config, environ)), form)
+
+
+def build_explanation(config: Config, id: str) -> Explanation:
+    """Why the steps of a build were executed, or were not. `id`: of the build, its beginning, or `LAST`."""
+    from aos.build.explain import explain
+    from aos.build.records import Records
+
+    records = Records(config.root / "build/records")
+    build, earlier = records.find(id)
+    return explain(build, earlier, records.files)
+
+
+def cache_items(config: Config) -> list[CacheItem]:
+    """What builds keep: results and mounts, the last used first."""
+    from aos.build.prune import cache_items
+
+    return cache_items(config.root / "build")
+
+
+def prune_cache(config: Config, policy: Mapping[str, Any]) -> list[CacheItem]:
+    """Remove of it what `aos.build.prune.Policy` dooms; `policy` has its fields."""
+    from aos.build.prune import Policy, prune_cache
+    from aos.clock import SystemClock
+
+    return prune_cache(config.root / "build", content_store(config), Policy(**policy), SystemClock().now())
+
+
+def _existing_caches(
+    environ: Mapping[str, str], directories: Sequence[Path], warn: Callable[[str], None]
+) -> tuple[CacheStore, ...]:
+    from aos.errors import NotFound
+
+    found = []
+    for directory in directories:
+        try:
+            found.append(_cache(environ, directory, create=False))
+        except NotFound as error:
+            warn(error.message)
+    return tuple(found)
+
+
+def _cache(environ: Mapping[str, str], directory: Path, *, create: bool) -> CacheStore:
+    from aos.build.cache_directory import CacheDirectory
+
+    return CacheDirectory(directory, environ, create=create)
 
 
 def _lent(environ: Mapping[str, str], secrets: Sequence[str], ssh: Sequence[str]) -> dict[str, Any]:
@@ -260,6 +343,7 @@ def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:
         environ=environ,
         clock=SystemClock(),
         ids=RandomIds(),
+        cache_size=config.build_cache,
     )
 
 

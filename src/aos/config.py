@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ class Config:
     seccomp: str = ""
     """Path of the seccomp profile (`[runtime] seccomp`); empty: the one of containers-common."""
 
+    build_cache: int = 20 << 30
+    """Bytes of layers that builds keep for the next ones, the last used (`[build] cache = "20Gi"`); 0: no limit."""
+
     @property
     def socket(self) -> Path:
         """The operator's kernel socket; the directory is 0700, the socket 0600."""
@@ -55,6 +59,7 @@ _KEYS = {
     ("runtime", "oci"): "oci_runtime",
     ("runtime", "conmon"): "conmon",
     ("runtime", "seccomp"): "seccomp",
+    ("build", "cache"): "build_cache",
 }
 
 
@@ -120,8 +125,22 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any]:
                 code="config-invalid",
                 hint=f"known keys: {known}",
             )
-        values[_KEYS[path]] = value
+        values[_KEYS[path]] = value if path != ("build", "cache") else _size(file, path, value)
     return values
+
+
+def _size(file: Path, path: tuple[str, ...], text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]i?)?B?", text)
+    if match is None:
+        raise InvalidArgument(
+            f"{file}: {'.'.join(path)}: {text!r:.60} is not a size",
+            code="config-invalid",
+            hint="such as 20Gi or 500MB; 0 for no limit",
+        )
+    unit = match[2] or ""
+    power = " KMGT".index(unit[0]) if unit else 0
+    size: int = int(match[1]) * (1024 if unit.endswith("i") else 1000) ** power
+    return size
 
 
 def _leaves(table: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

@@ -159,7 +159,8 @@ def _differences(
                     if _part(new, str(at)) != _part(old, str(at)):
                         yield _result(build, parent, since, theirs)
             case "operation":
-                yield Cause("operation", "", _operation(vertex, other))
+                if not _only_arguments(vertex, other, now.get("arguments"), before.get("arguments")):
+                    yield Cause("operation", "", _operation(vertex, other))
             case "base" | "directory" | "platform" | "epoch":
                 yield Cause(name, "", _changed(old.digest if old else None, new.digest if new else None))
             case "arguments":
@@ -209,6 +210,18 @@ def _changed(old: str | None, new: str | None) -> str:
 
 def _part(component: Component | None, name: str) -> str | None:
     return dict(component.parts).get(name) if component else None
+
+
+def _only_arguments(
+    vertex: VertexRecord, other: VertexRecord, new: Component | None, old: Component | None
+) -> bool:
+    """Whether the step differs from the other one by the values of its arguments alone."""
+    if new is None or old is None or new.digest == old.digest:
+        return False
+    text, values = other.created_by, dict(new.parts)
+    for name, value in old.parts:
+        text = text.replace(value, values.get(name, value))
+    return text == vertex.created_by
 
 
 def _operation(vertex: VertexRecord, other: VertexRecord) -> str:

@@ -158,7 +158,7 @@ def make_plan(
                     stage=stage.name,
                     label=f"[{stage.name + ' ' if stage.name else ''}{position + 1}/{len(stage.steps)}] {text}",
                     operation=_operation(step),
-                    inputs=inputs.get((stage.name, position), {}),
+                    inputs=_inputs(stage, position, inputs),
                     config_env=definition.config.env if own and step.kind == "run" else (),
                     config_work_dir=definition.config.work_dir
                     if own and step.kind in ("run", "copy")
@@ -176,6 +176,15 @@ def make_plan(
         tops[stage.name] = below
     final = tops[definition.final.name if target is None else target]
     return Plan(tuple(vertices), final, definition.final.name, platform, epoch, compression)
+
+
+def _inputs(
+    stage: Stage, position: int, inputs: Mapping[tuple[str, int], Mapping[str, object]]
+) -> Mapping[str, object]:
+    """What a step reads from outside, the build arguments in its texts included."""
+    found = inputs.get((stage.name, position), {})
+    arguments = dict(stage.arguments[position]) if stage.arguments else {}
+    return {**found, "arguments": arguments} if arguments else found
 
 
 def sources_of(step: Step) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aos.build.keys import Component
+from aos.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,7 +95,23 @@ class Records:
         _replace(self._directory / f"{record.id}.json", _encode(record))
         self._bound()
 
-    def list(self) -> list[BuildRecord]:
+    def find(self, id: str) -> tuple[BuildRecord, list[BuildRecord]]:
+        """A build by its id, the beginning of it, or `LAST`; and those before it, the newest last.
+
+        Raise NotFound (`build-not-found`)."""
+        records = self.all()
+        wanted = id.lower()
+        for at in range(len(records) - 1, -1, -1):
+            if wanted == "last" or (len(wanted) >= 4 and records[at].id.startswith(wanted)):
+                return records[at], records[:at]
+        raise NotFound(
+            f"no record of a build {id!r:.40}" if wanted != "last" else "nothing has been built here yet",
+            code="build-not-found",
+            hint=f"the last {_KEPT} builds are remembered; `aos explain` tells of the last one",
+            build=id,
+        )
+
+    def all(self) -> list[BuildRecord]:
         """All that are kept and whole, the newest last."""
         found = [record for file in self._directory.glob("*.json") if (record := _decode(file)) is not None]
         return sorted(found, key=lambda record: (record.at, record.id))
@@ -111,7 +128,7 @@ class Records:
 
     def sweep(self) -> None:
         """Remove temporary files of builds that were killed, and lists of files that no record names."""
-        named = {part.digest for record in self.list() for one in record.vertices for part in one.components}
+        named = {part.digest for record in self.all() for one in record.vertices for part in one.components}
         wanted = {self._manifest(digest).name for digest in named}
         for file in self._directory.glob("files/*"):
             if file.name not in wanted:

@@ -52,7 +52,9 @@ def show_verb(name: str, verb: Verb) -> int:
     ]
     print(f"\n{colour('Options:', 'bold')}")
     left = [
-        (f"-{option.short}, " if option.short else "    ") + f"--{option.long} {option.metavar}"
+        (f"-{option.short}, " if option.short else "    ")
+        + f"--{option.long}"
+        + (f"[={option.metavar}]" if option.implied else f" {option.metavar}")
         for option in options
     ]
     gap = min(max(map(len, left)), 28) + 2

@@ -17,9 +17,12 @@ __all__ = ["BUILD_ARG", "OUTPUT", "Arguments", "Option", "Verb", "nearest", "par
 
 
 class Option:
-    """One option. Without a `metavar` it is a flag; `repeat` collects its values in a list."""
+    """One option. Without a `metavar` it is a flag; `repeat` collects its values in a list.
 
-    __slots__ = ("choices", "default", "help", "long", "metavar", "repeat", "short")
+    `implied` is the value of the option alone: `--plan` says `--plan=text`; another value needs the equals sign.
+    """
+
+    __slots__ = ("choices", "default", "help", "implied", "long", "metavar", "repeat", "short")
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Option:
         repeat: bool = False,
         default: str | None = None,
         choices: Sequence[str] = (),
+        implied: str | None = None,
     ) -> None:
         self.long = long.lstrip("-")
         self.short = short.lstrip("-")
@@ -38,6 +42,7 @@ class Option:
         self.repeat = repeat
         self.default = default
         self.choices = choices
+        self.implied = implied
 
     def __str__(self) -> str:
         return f"--{self.long}"
@@ -111,7 +116,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> Arguments:
             name, equals, value = word.partition("=")
             found = _find(by_name, name)
             if found.metavar:
-                _set(values, found, name, value if equals else _next(found, name, rest))
+                _set(values, found, name, value if equals else found.implied or _next(found, name, rest))
             elif not equals or value in ("true", "false"):
                 values[found.long] = value != "false"
             else:

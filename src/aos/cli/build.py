@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.cli._options import BUILD_ARG, Option, Verb
+from aos.cli._values import count
 
 if TYPE_CHECKING:
     from typing import Literal
 
     from aos.cli._options import Arguments
+    from aos.config import Config
 
 __all__ = ["VERB", "main"]
 
@@ -37,6 +40,20 @@ VERB = Verb(
             help="default, or ID=SOCKET, or ID=KEYFILE: an SSH agent for steps",
             repeat=True,
         ),
+        Option("target", metavar="STAGE", help="Build this stage; the package is <version>-<STAGE>"),
+        Option("platform", metavar="PLATFORM", help="Such as linux/amd64; has to be the host's"),
+        Option("jobs", "j", "COUNT", "Steps executed at the same time (default: the number of CPUs)"),
+        Option("cache-from", metavar="DIR", help="Use results that are kept there", repeat=True),
+        Option("cache-to", metavar="DIR", help="Keep the results of this build there, too", repeat=True),
+        Option("no-cache-filter", metavar="STAGE", help="Execute every step of this stage", repeat=True),
+        Option(
+            "plan",
+            metavar="FORM",
+            help="Print what would be done, and do nothing: text, json or dot",
+            implied="text",
+            choices=("text", "json", "dot"),
+        ),
+        Option("explain", help="Tell why each step was executed or was not, on standard error"),
         Option("no-cache", help="Execute every step, also what is known from earlier builds"),
         Option(
             "compression",
@@ -60,22 +77,48 @@ def main(args: Arguments) -> int:
     from aos import compose
     from aos.config import load_config
 
-    package = compose.build(
-        load_config(os.environ),
-        os.environ,
+    config, environ = load_config(os.environ), os.environ
+    request = compose.build_request(
+        config,
+        environ,
         context=Path(args["context"] or "."),
         file=Path(args["file"]) if args["file"] is not None else None,
         tag=args["tag"],
         build_args=args["build-arg"],
         output=Path(args["output"]) if args["output"] else None,
+        target=args["target"],
+        platform=args["platform"] or "",
         use_cache=not args["no-cache"],
+        fresh_stages=args["no-cache-filter"],
+        jobs=count(args["jobs"], "--jobs") if args["jobs"] else 0,
+        cache_from=[Path(directory) for directory in args["cache-from"]],
+        cache_to=[Path(directory) for directory in args["cache-to"]],
         secrets=args["secret"],
         ssh=args["ssh"],
         compression=args["compression"],
-        progress=_progress(args["quiet"], args["progress"]),
+        warn=lambda text: print(f"warning: {text}", file=sys.stderr),
     )
+    if args["plan"]:
+        print(compose.build_plan(config, environ, request, args["plan"]))
+        return 0
+    try:
+        package = compose.build(config, environ, request, _progress(args["quiet"], args["progress"]))
+    finally:
+        if args["explain"]:
+            _explain(config, request.id)
     print(package.manifest_digest)
     return 0
+
+
+def _explain(config: Config, id: str) -> None:
+    """On standard error, after the progress; a build that failed before it began has nothing to tell."""
+    from aos import compose
+    from aos.cli._explanation import explanation_lines
+    from aos.errors import NotFound
+
+    with contextlib.suppress(NotFound):
+        for line in explanation_lines(compose.build_explanation(config, id)):
+            print(line, file=sys.stderr)
 
 
 def _progress(quiet: bool, how: str) -> Literal["quiet", "live", "plain"]:

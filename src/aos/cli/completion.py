@@ -104,7 +104,7 @@ def _bash(*, zsh: bool) -> str:
         for option in _options(verb) if verb else ():
             names = [f"--{option.long}"] + ([f"-{option.short}"] if option.short else [])
             offered += names
-            if option.metavar:
+            if option.metavar and not option.implied:
                 arm = f"words='{' '.join(option.choices)}'" + (
                     "; files=1" if option.metavar in _PATHS else ""
                 )
@@ -174,7 +174,7 @@ def _fish() -> str:
         for option in _options(verb):
             line = f"complete -c aos -n {seen} -l {option.long}"
             line += f" -s {option.short}" if option.short else ""
-            line += " -r" if option.metavar else ""
+            line += " -r" if option.metavar and not option.implied else ""
             line += " -F" if option.metavar in _PATHS else ""
             line += f" -a '{' '.join(option.choices)}'" if option.choices else ""
             lines.append(f"{line} -d {_quoted(option.help)}")

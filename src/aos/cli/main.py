@@ -43,6 +43,8 @@ GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "validate": "Check an Agentfile",
             "schema": "Print the JSON Schema of the Agentfile",
             "build": "Build a package from an Agentfile",
+            "explain": "Tell why steps of a build were executed, or were not",
+            "cache": "List, measure and remove what builds keep",
         },
     ),
     (
