@@ -18,7 +18,7 @@ __all__ = ["as_json", "as_yaml"]
 
 _COLUMN = 60
 """Where the notes begin, when a line leaves room."""
-_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@=+:-]*(?: [A-Za-z0-9_./@=+-]+)*")
+_PLAIN = re.compile(r"[A-Za-z0-9_./](?: ?[A-Za-z0-9_./@=+-]|:(?=[^ ]))*")
 _BLOCK = re.compile(r"[\x21-\x7e\xa1-\u2027\u2030-\ud7ff][\t\n\x20-\x7e\xa1-\u2027\u2030-\ud7ff]*")
 _ESCAPED = re.compile("[^\x20-\x7e\xa0-\u2027\u2030-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
@@ -89,7 +89,7 @@ def _flow(node: Node) -> str:
         text = _escaped(node)
         if node.plain and scalar_kind(node) != "string":
             return text or "null"
-        if _PLAIN.fullmatch(text) and not text.endswith(":") and scalar_kind(_plain(node)) == "string":
+        if _PLAIN.fullmatch(text) and scalar_kind(_plain(node)) == "string":
             return text
         quoted = json.dumps(text, ensure_ascii=False)
         return _ESCAPED.sub(lambda match: f"\\U{ord(match[0]):08x}", quoted)
