@@ -167,6 +167,10 @@ class Stage:
     base_arguments: tuple[tuple[str, str], ...] = ()
     """Those of `from`."""
 
+    def location_of(self, position: int) -> str:
+        """Where a step stands; the stage, when that is all that is known."""
+        return self.step_locations[position] if self.step_locations else self.location
+
 
 @dataclass(frozen=True, slots=True)
 class Entrypoint:

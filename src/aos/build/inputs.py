@@ -71,11 +71,11 @@ def gather_inputs(
                 found.components[place] = {"requirements": asked.digests, "tools": {"uv": uv_version()}}
             elif step.kind == "run" and any(not mount.from_stage for mount in step.mounts):
                 paths = [mount.source for mount in step.mounts if not mount.from_stage]
-                seen = tuple(_visible(context, path, stage.location) for path in paths)
+                seen = tuple(_visible(context, path, stage.location_of(position)) for path in paths)
                 found.selected[place] = seen
                 found.components[place] = {"files": [digest_of_sources((source,)) for source in seen]}
             elif step.kind == "plugin":
-                where = stage.location or "Agentfile"
+                where = stage.location_of(position) or "Agentfile"
                 declared = dict(plugins.inputs(step.name, dict(step.options), where))
                 tools = declared.pop("tools", {})
                 found.components[place] = {"plugin": declared, "tools": tools}

@@ -169,7 +169,7 @@ def make_plan(
                     step=step,
                     position=position,
                     created_by=text,
-                    location=stage.location,
+                    location=stage.location_of(position),
                 )
             )
             below = len(vertices) - 1
