@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aos.agentfile.nodes import MappingNode
+from aos.agentfile.nodes import MappingNode, ScalarNode
 from aos.agentfile.read import read_definition
 from aos.agentfile.walk import Walk
 
@@ -49,7 +49,8 @@ def resolve(
     with _uncollected():
         document, walk = read(), Walk()
         root, has_marks = document.root, document.has_marks
-        fields = {key.value for key, _ in root.value} if isinstance(root, MappingNode) else set()
+        keys = [key for key, _ in root.value] if isinstance(root, MappingNode) else []
+        fields = {key.value for key in keys if isinstance(key, ScalarNode)}
         if "extends" in fields:
             from aos.agentfile.extends import resolve_extends
 

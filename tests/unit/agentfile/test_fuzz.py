@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aos.agentfile import AgentfileError, json_schema, loads
@@ -170,6 +170,7 @@ _PIECES |= st.sampled_from(
     st.sampled_from(_SOURCES),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 30), _PIECES), max_size=4),
 )
+@example(_SOURCES[0], [(0, 0, b"? ")])
 def test_files_with_damage(place: Path, data: bytes, damage: list[tuple[int, int, bytes]]) -> None:
     for at, removed, piece in damage:
         at %= len(data) or 1
