@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from aos.build.host.versions import uv_version
 from aos.build.plan import needed_stages
 from aos.build.requirements import Requirements, read_requirements
-from aos.build.select import Context, Source, digest_of_sources, select
+from aos.build.select import Source, digest_of_sources, select
 from aos.errors import NotFound
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.agentfile.definition import Definition
+    from aos.build.context import Context
     from aos.build.plugins import Plugins
 
 __all__ = ["Inputs", "find_agentfile", "gather_inputs"]

@@ -8,12 +8,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aos.build.select import Context, select
+from aos.build.select import select
 from aos.content.tree import join, resolve
 from aos.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from aos.agentfile.definition import Install
+    from aos.build.context import Context
 
 __all__ = ["Requirements", "read_requirements"]
 

@@ -11,20 +11,19 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from aos.build.digests import FileDigests, Identity, changed, identity_of, unreadable
+from aos.build.digests import identity_of, unreadable
 from aos.build.glob import PatternError, glob_to_regex, is_literal
-from aos.build.ignore import IGNORE_FILES, IgnoreRules, parse_ignore
-from aos.content.tree import ContextTree, Tree, join, resolve
-from aos.errors import InvalidArgument, NotFound, PermissionDenied
+from aos.content.tree import join, resolve
+from aos.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
-    from aos.build.ignore import Level
-    from aos.content.tree import Reader
+    from aos.build.digests import FileDigests, Identity
+    from aos.build.ignore import IgnoreRules, Level
+    from aos.content.tree import Reader, Tree
 
-__all__ = ["Context", "Entry", "Source", "digest_of_sources", "open_context", "select"]
+__all__ = ["Entry", "Source", "digest_of_sources", "select"]
 
 _DEEPEST = 200
 _LONGEST = 3000  # of Linux's 4095 (PATH_MAX); the rest is for where builds and snapshots lie
@@ -76,53 +75,6 @@ class Source:
         return entry.path[len(self.path) + 1 :] if self.path else entry.path
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The directory a build reads, the rules that hide parts of it, and what is known of its files."""
-
-    tree: ContextTree
-    rules: IgnoreRules
-    digests: FileDigests
-    ignore_file: str = ""
-
-
-def open_context(directory: Path, *, memory: Path | None = None, began: float = 0.0) -> Context:
-    """`memory`: where digests are kept between builds; `began`: when this one began, in seconds since 1970.
-
-    Raise NotFound (`context-not-found`), InvalidArgument (`context-invalid`, `ignore-invalid`), PermissionDenied
-    (`file-unreadable`).
-    """
-    try:
-        root = directory.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links (until Python 3.13)
-        raise NotFound(
-            f"the build context {str(directory)!r} does not exist",
-            code="context-not-found",
-            hint="name the directory that holds the files to copy: aos build [CONTEXT]",
-        ) from error
-    if not root.is_dir():
-        raise InvalidArgument(
-            f"the build context {str(directory)!r} is not a directory",
-            code="context-invalid",
-            hint="name the directory that holds the Agentfile, or name the file with -f",
-        )
-    file = memory and memory / hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
-    digests = FileDigests(file, int(began * 1e9))
-    for name in IGNORE_FILES:
-        try:
-            data = (root / name).read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise PermissionDenied(
-                f"cannot read {str(root / name)!r}: {error.strerror}",
-                code="file-unreadable",
-                hint="correct its mode, or remove it",
-            ) from error
-        return Context(ContextTree(root), parse_ignore(data, name), digests, name)
-    return Context(ContextTree(root), IgnoreRules(), digests)
-
-
 def select(
     tree: Tree,
     patterns: Iterable[str],
@@ -137,10 +89,10 @@ def select(
     """
     sources: list[Source] = []
     with tree.reader() as reader:
-        walk = _Walk(reader, rules, digests)
+        selection = _Selection(tree, reader, rules, digests)
         for pattern in patterns:
-            paths = _match(tree, pattern)
-            found = [Source(path, entries) for path in paths if (entries := walk.entries(tree, path))]
+            paths = selection.paths(pattern)
+            found = [Source(path, entries) for path in paths if (entries := selection.entries(path))]
             if not found:
                 raise NotFound(
                     f"copy: {pattern!r} matches nothing" + (" that is not ignored" if paths else ""),
@@ -178,63 +130,73 @@ def digest_of_sources(sources: Iterable[Source]) -> str:
     return "sha256:" + hashlib.sha256(os.fsencode("\0".join(fields))).hexdigest()
 
 
-def _match(tree: Tree, pattern: str) -> list[str]:
-    try:
-        if tree.confined and ".." in pattern.split("/"):
-            resolve(tree, pattern, follow_last=False)  # names what is wrong with it when it leads out
-        if is_literal(pattern):
-            path = resolve(tree, pattern, follow_last=pattern.endswith("/"))
-            return [path] if tree.lstat(path) is not None else []
-        parts = [part for part in pattern.split("/") if part not in ("", ".")]
-        return list(dict.fromkeys(_match_parts(tree, "", parts)))
-    except PatternError as error:
-        raise InvalidArgument(f"copy: {pattern!r}: {error}", code="pattern-invalid", path=pattern) from None
-    except OSError as error:
-        raise unreadable(pattern, error) from error
+class _Selection:
+    """Finds paths, lists what lies below them, and takes the digests that are known already."""
 
-
-def _match_parts(tree: Tree, directory: str, parts: list[str]) -> Iterator[str]:
-    if not parts:
-        yield directory
-        return
-    first, rest = parts[0], parts[1:]
-    if first == "**":
-        yield from _match_parts(tree, directory, rest or ["*"])
-        for name in tree.names(directory) if rest else ():
-            status = tree.lstat(join(directory, name))
-            if status is not None and stat.S_ISDIR(status.st_mode):
-                yield from _match_parts(tree, join(directory, name), parts)
-        return
-    matches = glob_to_regex(first).fullmatch
-    for name in tree.names(directory):
-        if not matches(name):
-            continue
-        path = join(directory, name)
-        if rest:
-            path = resolve(tree, path, follow_last=True)
-            status = tree.lstat(path)
-            if status is None or not stat.S_ISDIR(status.st_mode):
-                continue
-        yield from _match_parts(tree, path, rest)
-
-
-class _Walk:
-    """Lists what lies below a path, and takes the digests that are known already."""
-
-    def __init__(self, reader: Reader, rules: IgnoreRules | None, digests: FileDigests | None) -> None:
+    def __init__(
+        self, tree: Tree, reader: Reader, rules: IgnoreRules | None, digests: FileDigests | None
+    ) -> None:
+        self._tree = tree
         self._reader = reader
         self._rules = rules or None
         self._digests = digests
 
-    def entries(self, tree: Tree, path: str) -> list[Entry]:
+    def paths(self, pattern: str) -> list[str]:
+        """What a pattern matches, whether ignored or not; directories that are ignored as a whole are not searched."""
+        tree = self._tree
+        try:
+            if tree.confined and ".." in pattern.split("/"):
+                resolve(tree, pattern, follow_last=False)  # names what is wrong with it when it leads out
+            if is_literal(pattern):
+                path = resolve(tree, pattern, follow_last=pattern.endswith("/"))
+                return [path] if tree.lstat(path) is not None else []
+            parts = [part for part in pattern.split("/") if part not in ("", ".")]
+            return list(dict.fromkeys(self._matches("", parts)))
+        except PatternError as error:
+            raise InvalidArgument(
+                f"copy: {pattern!r}: {error}",
+                code="pattern-invalid",
+                hint="write '\\' before a character that is meant literally",
+                path=pattern,
+            ) from None
+        except OSError as error:
+            raise unreadable(pattern, error) from error
+
+    def _matches(self, directory: str, parts: list[str]) -> Iterator[str]:
+        first, rest = parts[0], parts[1:]
+        if first == "**":
+            yield from self._matches(directory, rest or ["*"])
+            if not rest:
+                return
+            first, rest = "*", parts
+        matches = glob_to_regex(first).fullmatch
+        for name, status in self._reader.scan(directory):
+            if not matches(name):
+                continue
+            path = join(directory, name)
+            if not rest:
+                yield path
+            elif stat.S_ISDIR(status.st_mode):
+                if not self._hides(path):
+                    yield from self._matches(path, rest)
+            elif stat.S_ISLNK(status.st_mode) and parts[0] != "**":
+                path = resolve(self._tree, path, follow_last=True)
+                aim = self._tree.lstat(path)
+                if aim is not None and stat.S_ISDIR(aim.st_mode):
+                    yield from self._matches(path, rest)
+
+    def _hides(self, directory: str) -> bool:
+        """Whether the rules leave out a directory and everything below it."""
+        rules = self._rules
+        return rules is not None and rules.ignores(directory) and not rules.level(directory).keeps_below
+
+    def entries(self, path: str) -> list[Entry]:
         """The entry at `path` and all below it; none when the rules leave nothing of it."""
         try:
-            status = tree.lstat(path)
+            status = self._reader.lstat(path)
         except OSError as error:
             raise unreadable(path, error) from error
         found: list[Entry] = []
-        if status is None:
-            raise changed(path)
         ignored = self._rules is not None and self._rules.ignores(path)
         if stat.S_ISDIR(status.st_mode):
             level = self._rules.level(path) if self._rules is not None else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aos import errors
 from aos.build.bases import base_state, find_base
 from aos.build.cache import Cache
+from aos.build.context import Context, open_context
 from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
 from aos.build.interrupt import run_interruptibly, stopped_by_signals
@@ -23,7 +24,6 @@ from aos.build.outcome import Outcome, record_of
 from aos.build.plan import EMPTY, Plan, State, known_stage, make_plan
 from aos.build.progress import Cached, Note, Planned, Progress, Quiet, human_size
 from aos.build.records import Records
-from aos.build.select import Context, open_context
 from aos.errors import DataLoss, ResourceExhausted
 from aos.oci.digest import Digest
 from aos.package import Package, assemble, write_layout

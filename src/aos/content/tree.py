@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["ContextTree", "LayerTree", "Reader", "Tree", "join", "resolve"]
+__all__ = ["LayerTree", "Reader", "Tree", "by_name", "join", "resolve"]
 
 _MAX_LINKS = 40  # as Linux: path_resolution(7)
 
@@ -55,6 +55,10 @@ class Reader(Protocol):
         """What the directory holds, sorted by bytes, no link followed."""
         ...
 
+    def lstat(self, path: str) -> os.stat_result:
+        """Raise FileNotFoundError, NotADirectoryError when nothing is there."""
+        ...
+
     def readlink(self, path: str) -> str: ...
 
     def open(self, path: str) -> int: ...
@@ -62,95 +66,6 @@ class Reader(Protocol):
 
 def join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
-
-
-@dataclass(frozen=True, slots=True)
-class ContextTree:
-    """One directory of the host, which others may change at any time: every step of every path is opened from the
-    one before, and never through a link, so that nothing outside is reached even when a directory becomes a link
-    between two looks."""
-
-    root: Path
-    confined: bool = True
-
-    def lstat(self, path: str) -> os.stat_result | None:
-        with self.reader() as reader:
-            try:
-                return reader.lstat(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-
-    def readlink(self, path: str) -> str:
-        with self.reader() as reader:
-            return reader.readlink(path)
-
-    def names(self, path: str) -> list[str]:
-        with self.reader() as reader:
-            return [name for name, _ in reader.scan(path)]
-
-    def open(self, path: str) -> int:
-        with self.reader() as reader:
-            return reader.open(path)
-
-    def reader(self) -> _ContextReader:
-        return _ContextReader(self.root)
-
-
-class _ContextReader:
-    """Keeps the directories open that lead to where it read last."""
-
-    def __init__(self, root: Path) -> None:
-        self._directories = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
-        self._path = ""
-
-    def __enter__(self) -> _ContextReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._directories:
-            os.close(self._directories.pop())
-
-    def lstat(self, path: str) -> os.stat_result:
-        parent, name = self._at(path)
-        return os.lstat(name or ".", dir_fd=parent)
-
-    def readlink(self, path: str) -> str:
-        parent, name = self._at(path)
-        return os.readlink(name, dir_fd=parent)
-
-    def open(self, path: str) -> int:
-        parent, name = self._at(path)
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-
-    def scan(self, directory: str) -> list[tuple[str, os.stat_result]]:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        descriptor = os.open(".", flags, dir_fd=self._directory(directory))
-        try:
-            with os.scandir(descriptor) as found:
-                entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
-        finally:
-            os.close(descriptor)
-        return sorted(entries, key=_by_name)
-
-    def _at(self, path: str) -> tuple[int, str]:
-        parent, _, name = path.rpartition("/")
-        return self._directory(parent), name
-
-    def _directory(self, path: str) -> int:
-        if path == self._path:
-            return self._directories[-1]
-        parts, here = path.split("/") if path else [], self._path.split("/") if self._path else []
-        common = 0
-        while common < min(len(parts), len(here)) and parts[common] == here[common]:
-            common += 1
-        while len(self._directories) > common + 1:
-            os.close(self._directories.pop())
-        self._path = "/".join(parts[:common])
-        for part in parts[common:]:
-            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._directories.append(os.open(part, flags, dir_fd=self._directories[-1]))
-            self._path = join(self._path, part)
-        return self._directories[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +115,7 @@ class _LayerReader:
                 for entry in entries:
                     if entry.name not in found:
                         found[entry.name] = entry.stat(follow_symlinks=False)
-        return sorted(((n, status) for n, status in found.items() if not _is_whiteout(status)), key=_by_name)
+        return sorted(((n, status) for n, status in found.items() if not _is_whiteout(status)), key=by_name)
 
     def readlink(self, path: str) -> str:
         return os.readlink(self.host_path(path))
@@ -208,11 +123,17 @@ class _LayerReader:
     def open(self, path: str) -> int:
         return os.open(self.host_path(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def lstat(self, path: str) -> os.stat_result:
+        return self._found(path)[1]
+
     def host_path(self, path: str) -> str:
+        return self._found(path)[0]
+
+    def _found(self, path: str) -> tuple[str, os.stat_result]:
         found = self.find(path)
         if not found:
             raise FileNotFoundError(path)
-        return found[0]
+        return found
 
     def find(self, path: str) -> tuple[str, os.stat_result] | None:
         parent, _, name = path.rpartition("/")
@@ -295,7 +216,8 @@ def _escapes(path: str) -> InvalidArgument:
     )
 
 
-def _by_name(entry: tuple[str, object]) -> bytes:
+def by_name(entry: tuple[str, object]) -> bytes:
+    """The order of names in a directory: by bytes."""
     return os.fsencode(entry[0])
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from aos.build.context import ContextTree
 from aos.build.digests import FileDigests, Identity, identity_of
-from aos.content.tree import ContextTree
 from aos.errors import Conflict, PermissionDenied
 
 LATER = 10**10

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aos.build.context import ContextTree
 from aos.build.select import select
 from aos.build.steps.place import Placed, place
-from aos.content.tree import ContextTree, LayerTree
+from aos.content.tree import LayerTree
 from aos.errors import InvalidArgument
 
 if TYPE_CHECKING:

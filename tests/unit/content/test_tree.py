@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.content.tree import ContextTree, LayerTree, resolve
+from aos.build.context import ContextTree
+from aos.content.tree import LayerTree, resolve
 from aos.errors import InvalidArgument
 
 if TYPE_CHECKING:

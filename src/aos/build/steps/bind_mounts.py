@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.agentfile.definition import Run
+    from aos.build.context import ContextTree
     from aos.build.select import Entry, Source
     from aos.build.steps.task import Task
-    from aos.content.tree import ContextTree, Reader
+    from aos.content.tree import Reader
 
 __all__ = ["bind_mounts"]
 

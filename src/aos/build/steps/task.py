@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from aos.build.context import Context
     from aos.build.plan import State, Vertex
     from aos.build.plugins import Plugins
     from aos.build.requirements import Requirements
     from aos.build.secrets import Secrets
-    from aos.build.select import Context, Source
+    from aos.build.select import Source
     from aos.build.ssh_agents import SshAgent
     from aos.build.workspace import Workspace
     from aos.content.compression import Compression
