@@ -9,7 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any, Literal
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aos.build import BuildRequest, BuildServices
     from aos.build.cache_store import CacheStore
     from aos.build.explain import Explanation
+    from aos.build.progress import How
     from aos.build.prune import Item as CacheItem
     from aos.config import Config
     from aos.content.compression import Compression
@@ -194,12 +195,15 @@ def build(
     config: Config,
     environ: Mapping[str, str],
     request: BuildRequest,
-    progress: Literal["quiet", "plain", "live"] = "quiet",
+    progress: How = "quiet",
+    warnings: Iterable[str] = (),
 ) -> Package:
-    """Build; progress goes to standard error."""
-    from aos.build import build_blocking, open_progress
+    """Build; progress goes to standard error. `warnings` are what there was to warn of before."""
+    from aos.build import Warned, build_blocking, open_progress
 
     with open_progress(progress) as shown:
+        for warning in warnings:
+            shown.emit(Warned(warning))
         return build_blocking(request, build_services(config, environ), shown)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,8 @@ def test_an_unchanged_build_executes_nothing(builder: Builder) -> None:
     first = builder.build(context)
     again = builder.build(context)
     assert first.out == again.out
-    assert again.err.count(": cached") == 3
+    assert again.err.count(": cached") == 2
+    assert ": found" in again.err
     assert "done in" not in again.err
     (context / "b").write_text("not copied by any step")
     assert "done in" not in builder.build(context).err
@@ -181,7 +183,7 @@ def test_quiet_prints_the_digest_and_nothing_else(builder: Builder) -> None:
 
 def test_plain_progress_shows_output_as_it_comes(builder: Builder) -> None:
     result = builder.build(builder.context({}, [{"run": "echo out; echo err >&2; printf 'no end'"}]))
-    lines = result.err.splitlines()
+    lines = [re.sub(r" \d+\.\d+ ", " ", line, count=1) for line in result.err.splitlines()]
     assert {"#2 | out", "#2 | err", "#2 | no end"} <= set(lines)
 
 

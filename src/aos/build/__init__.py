@@ -7,7 +7,7 @@ events; `aos.build.plugins` for those who write plugins.
 from __future__ import annotations
 
 from aos.build.inputs import find_agentfile
-from aos.build.progress import Progress, open_progress
+from aos.build.progress import Progress, Warned, open_progress
 from aos.build.request import BuildRequest, BuildServices, source_date_epoch
 from aos.build.session import build, build_blocking, outline
 
@@ -15,6 +15,7 @@ __all__ = [
     "BuildRequest",
     "BuildServices",
     "Progress",
+    "Warned",
     "build",
     "build_blocking",
     "find_agentfile",

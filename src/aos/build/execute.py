@@ -75,7 +75,7 @@ class Executor:
         if found is None:
             return None
         self._outcomes[vertex.index] = Outcome(status, found.seconds)
-        self._progress.emit(Cached(vertex.index))
+        self._progress.emit(Cached(vertex.index, found.seconds, found.size))
         return found.state
 
     async def _execute(self, vertex: Vertex) -> State:

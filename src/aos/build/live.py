@@ -1,98 +1,200 @@
-"""The live display of a build on a terminal (rich is imported only here)."""
+"""The live display of a build on a terminal.
+
+Vertices stand in the order of the plan, whatever the order in which they end: what has ended moves up and stays once
+everything before it has ended, too. So the same build leaves the same lines behind.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import collections
+import os
+import threading
+from typing import IO, TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
-
-from aos.build.progress import (
-    Cached,
-    Event,
-    Failed,
-    Finished,
-    Note,
-    Output,
-    Planned,
-    Started,
-    human_size,
-    printable,
-)
-from aos.clock import SystemClock
+from aos.build.printable import cut, printable, width
+from aos.build.progress import Event, Note, Output, Started, Warned, human_size
+from aos.build.screen import Screen
+from aos.build.tally import Row, Tally, seconds_text
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from aos.build.screen import Line
     from aos.clock import Clock
 
 __all__ = ["LiveProgress"]
 
-_OUTPUT_LINES = 6  # of each running step
+_OUTPUT_LINES = 6
+"""At most, of each running vertex."""
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_MARKS = {
+    "done": ("✓", "green"),
+    "cached": ("✓", "cyan"),
+    "base": ("✓", "cyan"),
+    "failed": ("✗", "red"),
+    "waiting": ("◷", "yellow"),
+    "to do": ("·", "dim"),
+}
 
 
 class LiveProgress:
-    """A context manager; what finished stays on the screen above, what runs is redrawn below."""
+    """A context manager. Events come from the build's thread, frames from one of its own, which is started when
+    something is executed: an unchanged build needs none."""
 
-    def __init__(self, console: Console | None = None, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
-        self._console = console or Console(stderr=True, highlight=False)
-        self._labels: list[str] = []
-        self._running: dict[int, tuple[float, list[str]]] = {}
-        self._finished = 0
-        self._live = Live(
-            console=self._console, refresh_per_second=10, get_renderable=self._draw, transient=True
-        )
+    def __init__(
+        self, stream: IO[str], clock: Clock, *, colour: bool | None = None, frame: float | None = 0.1
+    ) -> None:
+        """`frame`: seconds between two frames; None: somebody else calls `refresh`."""
+        self._clock = clock
+        self._frame = frame
+        self._began = clock.monotonic()
+        self._screen = Screen(stream, colour=not os.environ.get("NO_COLOR") if colour is None else colour)
+        self._tally = Tally()
+        self._started: dict[int, float] = {}
+        self._output: dict[int, collections.deque[str]] = {}
+        self._above: list[Line] = []
+        self._settled: set[int] = set()
+        """Rows that have moved up to stay. One comes again when its result turned out damaged and is made anew."""
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._drawing: threading.Thread | None = None
 
     def __enter__(self) -> LiveProgress:
-        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self._over.set()
+        if self._drawing is not None:
+            self._drawing.join()
+        columns, _ = self._screen.size()
+        for index, row in self._open():
+            if row.ended or row.status in ("running", "waiting"):
+                self._above.append(self._row(index, row, columns, over=True))
+        if totals := self._tally.totals(self._clock.monotonic() - self._began):
+            self._above.append(((cut(totals, columns - 1), "bold" if error is None else "red"),))
+        self._screen.draw(self._above, [])
 
     def emit(self, event: Event) -> None:
-        match event:
-            case Planned(labels):
-                self._labels = [printable(label) for label in labels]
-            case Cached(vertex):
-                self._end(vertex, Text("✓ ", "green"), "cached", "dim")
-            case Started(vertex):
-                self._running[vertex] = (self._clock.monotonic(), [])
-            case Output(vertex, line):
-                lines = self._running[vertex][1]
-                lines.append(printable(line))
-                del lines[:-_OUTPUT_LINES]
-            case Finished(vertex, seconds, size):
-                self._end(vertex, Text("✓ ", "green"), f"{seconds:.1f} s  {human_size(size)}", "")
-            case Failed(vertex, seconds):
-                self._end(vertex, Text("✗ ", "red"), f"{seconds:.1f} s", "red")
-            case Note(text):
-                self._console.print(Text(text))
+        with self._lock:
+            self._tally.count(event)
+            match event:
+                case Output(vertex, line):
+                    self._output[vertex].append(line)
+                case Started(vertex):
+                    self._settled.discard(vertex)
+                    self._started[vertex] = self._clock.monotonic()
+                    self._output[vertex] = collections.deque(maxlen=_OUTPUT_LINES)
+                case Note(text):
+                    self._settle()
+                    self._above.append(((printable(text), ""),))
+                case Warned(text):
+                    self._settle()
+                    self._above.append((("warning: ", "yellow"), (printable(text), "")))
+                case _:
+                    pass
+        if self._drawing is None and self._frame is not None and isinstance(event, Started):
+            self._drawing = threading.Thread(target=self._draw, name="progress", daemon=True)
+            self._drawing.start()
 
-    def _end(self, vertex: int, mark: Text, said: str, style: str) -> None:
-        self._running.pop(vertex, None)
-        self._finished += 1
-        self._live.refresh()  # so that what is printed next does not redraw a step that has ended
-        self._console.print(self._row(mark, self._labels[vertex], said, style))
+    def refresh(self) -> None:
+        """Draw what is known now."""
+        with self._lock:
+            above, region = self._contents()
+        self._screen.draw(above, region)
 
-    def _row(self, mark: Text, label: str, said: str, style: str) -> Text:
-        room = max(20, self._console.width - len(said) - 5)
-        label = label if len(label) <= room else label[: room - 1] + "…"
-        return Text.assemble(mark, (label.ljust(room), style), " ", (said, "dim"))
+    def _draw(self) -> None:
+        while not self._over.wait(self._frame):
+            self.refresh()
 
-    def _draw(self) -> Group:
-        now = self._clock.monotonic()
-        rows: list[Text] = []
-        for vertex, (began, lines) in sorted(self._running.items()):
-            frame = _SPINNER[int(now * 10) % len(_SPINNER)]
-            rows.append(
-                self._row(Text(f"{frame} ", "cyan"), self._labels[vertex], f"{now - began:.1f} s", "bold")
+    def _contents(self) -> tuple[list[Line], list[Line]]:
+        """What is to stay from now on, and what is under way."""
+        columns, lines = self._screen.size()
+        self._settle()
+        above, self._above = self._above, []
+        shown = [(index, row) for index, row in self._open() if row.status != "to do"]
+        return above, [*self._region(shown, columns, lines - 2), self._summary(columns)]
+
+    def _open(self) -> list[tuple[int, Row]]:
+        """The rows that have not moved up."""
+        return [(index, row) for index, row in enumerate(self._tally.rows) if index not in self._settled]
+
+    def _settle(self) -> None:
+        """Let rows that have ended move up for good, as far as everything before them has ended, too."""
+        columns, _ = self._screen.size()
+        for index, row in self._open():
+            if not row.ended or row.status == "failed":
+                break
+            self._above.append(self._row(index, row, columns))
+            self._settled.add(index)
+
+    def _region(self, open_rows: list[tuple[int, Row]], columns: int, room: int) -> list[Line]:
+        """Rows with the output of what runs, in at most `room` lines: first what has ended goes, then output."""
+        hidden = 0
+        while len(open_rows) + (hidden > 0 and room > 1) > max(1, room):
+            ended = (
+                place for place, (_, row) in enumerate(open_rows) if row.ended and row.status != "failed"
             )
-            rows += [Text(f"  │ {line}", "dim", no_wrap=True, overflow="ellipsis") for line in lines]
-        rows.append(Text(f"{self._finished}/{len(self._labels)} steps", "dim"))
-        return Group(*rows)
+            open_rows.pop(next(ended, -1))
+            hidden += 1
+        talking = [index for index, row in open_rows if row.status in ("running", "failed")]
+        spare = max(0, room - len(open_rows) - bool(hidden))
+        share = min(_OUTPUT_LINES, spare // len(talking)) if talking else 0
+        region: list[Line] = []
+        for index, row in open_rows:
+            region.append(self._row(index, row, columns))
+            if index in talking and share:
+                region += [
+                    (("  │ ", "dim"), (cut(printable(line), columns - 5), "dim"))
+                    for line in list(self._output.get(index, ()))[-share:]
+                ]
+        if hidden and room > 1:
+            region.append(((cut(f"  … and {hidden} more", columns - 1), "dim"),))
+        return region
+
+    def _row(self, index: int, row: Row, columns: int, *, over: bool = False) -> Line:
+        """Mark, label, and at the right what there is to say."""
+        seconds = row.seconds
+        if row.status == "running":
+            seconds = self._clock.monotonic() - self._started[index]
+            frame = _SPINNER[int(self._clock.monotonic() * 10) % len(_SPINNER)]
+            mark, style = ("■", "yellow") if over else (frame, "cyan")
+        else:
+            mark, style = _MARKS[row.status]
+        said = cut(_said(row, seconds, over=over, narrow=columns < 60), columns - 6)
+        room = max(1, columns - 4 - len(said))
+        label = cut(row.label, room)
+        padding = " " * (room - width(label))
+        strength = {"running": "bold", "cached": "dim", "base": "dim", "failed": "red"}.get(row.status, "")
+        return ((mark, style), (" ", ""), (label, strength), (f"{padding} {said}", "dim"))
+
+    def _summary(self, columns: int) -> Line:
+        tally, total = self._tally, len(self._tally.rows)
+        ended = sum(row.ended for row in tally.rows)
+        words = [f"{ended} of {total} steps", f"{tally.number('running')} running"]
+        if cached := tally.number("cached"):
+            words.append(f"{cached} cached")
+        size = sum(row.size for row in tally.rows if row.status == "done")
+        if size:
+            words.append(f"{human_size(size)} made")
+        text = f"{seconds_text(self._clock.monotonic() - self._began)}  {', '.join(words)}"
+        return ((cut(text, columns - 1), "bold"),)
+
+
+def _said(row: Row, seconds: float, *, over: bool, narrow: bool) -> str:
+    time, size = seconds_text(seconds), human_size(row.size) if row.size else "no layer"
+    match row.status:
+        case "running":
+            said, second = time, "stopped" if over else ""
+        case "waiting":
+            said, second = "another build", ""
+        case "cached":
+            said, second = "cached", size
+        case "base":
+            said, second = "found", size
+        case "failed":
+            said, second = time, "failed"
+        case _:
+            said, second = time, size
+    return said if narrow else f"{said:>10} {second:>9}"

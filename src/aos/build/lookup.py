@@ -34,6 +34,8 @@ class Found:
     state: State
     seconds: float
     """What it cost when it was executed."""
+    size: int
+    """Of its layer's blob, in bytes; 0 when it changed nothing."""
 
 
 class Lookup:
@@ -78,7 +80,8 @@ class Lookup:
         entry = self._local(key) or self._elsewhere(key)
         if entry is None:
             return None
-        return Found(self._below(vertex).on_top(_built(entry.layer, vertex, key)), entry.seconds)
+        state = self._below(vertex).on_top(_built(entry.layer, vertex, key))
+        return Found(state, entry.seconds, entry.layer.size if entry.layer else 0)
 
     def keep(self, vertex: Vertex, layer: Layer | None, seconds: float) -> State:
         """Remember what a vertex has made, and the state that it leaves."""

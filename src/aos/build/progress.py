@@ -1,6 +1,7 @@
 """What a build says while it works: a few events, and where they go.
 
-The same events feed the live display (`live.py`), the plain lines here, and later a JSON stream.
+The same events feed the live display (`live.py`), the plain lines (`plain.py`) and the JSON lines (`json_lines.py`);
+what they add up to is in `tally.py`. The fields of the JSON lines are documented in docs/build.md.
 """
 
 from __future__ import annotations
@@ -8,40 +9,50 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from aos.build.plan import Vertex
 
 __all__ = [
     "Cached",
     "Event",
     "Failed",
     "Finished",
+    "How",
     "Note",
     "Output",
-    "PlainProgress",
     "Planned",
     "Progress",
     "Quiet",
     "Started",
     "Waiting",
+    "Warned",
+    "human_size",
     "open_progress",
 ]
+
+How = Literal["quiet", "plain", "live", "json"]
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The build begins. `labels` names every vertex; events refer to them by position."""
+    """The build begins. Events refer to its vertices by position."""
 
-    labels: Sequence[str]
+    vertices: Sequence[Vertex]
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """The vertex's result is known from an earlier build: nothing was executed."""
+    """The vertex's result is known: from an earlier build, or, of a base, because it is a package already."""
 
     vertex: int
+    seconds: float = 0.0
+    """What its execution cost when it was executed: what is saved now."""
+    size: int = 0
+    """Of the layer blob, in bytes; of all layers of a base; 0 when the vertex changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +91,20 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth a line that belongs to no vertex (a warning, what was exported)."""
+    """Something worth a line that belongs to no vertex: what was built, what was exported."""
 
     text: str
 
 
-Event = Planned | Cached | Waiting | Started | Output | Finished | Failed | Note
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that a person should look at; the build goes on."""
+
+    text: str
+    vertex: int | None = None
+
+
+Event = Planned | Cached | Waiting | Started | Output | Finished | Failed | Note | Warned
 
 
 class Progress(Protocol):
@@ -95,66 +114,32 @@ class Progress(Protocol):
 
 
 @contextlib.contextmanager
-def open_progress(how: Literal["quiet", "plain", "live"]) -> Iterator[Progress]:
-    """Where the events of a build go; standard error, unless they go nowhere."""
+def open_progress(how: How) -> Iterator[Progress]:
+    """Where the events of a build go; standard error, unless they go nowhere. What it adds up to is said at the end."""
+    from aos.clock import SystemClock
+
     if how == "live":
         from aos.build.live import LiveProgress
 
-        with LiveProgress() as live:
+        with LiveProgress(sys.stderr, SystemClock()) as live:
             yield live
+    elif how == "plain":
+        from aos.build.plain import PlainProgress
+
+        with PlainProgress(sys.stderr, SystemClock()) as plain:
+            yield plain
+    elif how == "json":
+        from aos.build.json_lines import JsonProgress
+
+        with JsonProgress(sys.stderr, SystemClock()) as lines:
+            yield lines
     else:
-        yield PlainProgress(sys.stderr) if how == "plain" else Quiet()
+        yield Quiet()
 
 
 class Quiet:
     def emit(self, event: Event) -> None:
         pass
-
-
-class PlainProgress:
-    """Plain lines, each with the number of its vertex: for logs, pipes and CI."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._labels: Sequence[str] = ()
-
-    def emit(self, event: Event) -> None:
-        line = self._line(event)
-        if line is None:
-            return
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # nobody reads any more: the build goes on
-            pass
-
-    def _line(self, event: Event) -> str | None:
-        match event:
-            case Planned(labels):
-                self._labels = labels
-                return None
-            case Cached(vertex):
-                return f"#{vertex + 1} {self._labels[vertex]}: cached"
-            case Waiting(vertex):
-                return f"#{vertex + 1} {self._labels[vertex]}: another build executes it"
-            case Started(vertex):
-                return f"#{vertex + 1} {self._labels[vertex]}"
-            case Output(vertex, line):
-                return f"#{vertex + 1} | {printable(line)}"
-            case Finished(vertex, seconds, size):
-                return f"#{vertex + 1} done in {seconds:.1f} s, {human_size(size)}"
-            case Failed(vertex, seconds):
-                return f"#{vertex + 1} FAILED after {seconds:.1f} s"
-            case Note(text):
-                return text
-
-
-def printable(line: str) -> str:
-    """The line without what would move a terminal's cursor: the last carriage-return part, no escapes."""
-    line = line.rstrip("\r").rsplit("\r", 1)[-1]
-    return "".join(
-        char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in line
-    )
 
 
 def human_size(size: float) -> str:

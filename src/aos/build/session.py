@@ -22,7 +22,7 @@ from aos.build.keys import key_of
 from aos.build.lookup import Lookup
 from aos.build.outcome import Outcome, record_of
 from aos.build.plan import EMPTY, Plan, State, known_stage, make_plan
-from aos.build.progress import Cached, Note, Planned, Progress, Quiet, human_size
+from aos.build.progress import Cached, Note, Planned, Progress, Quiet, Warned, human_size
 from aos.build.records import Records
 from aos.errors import DataLoss, ResourceExhausted
 from aos.oci.digest import Digest
@@ -129,7 +129,7 @@ class Session:
             hold=lease.add,
             warn=self._warn,
         )
-        progress.emit(Planned([vertex.label for vertex in self.plan.vertices]))
+        progress.emit(Planned(self.plan.vertices))
         self._find_bases()
         self._find_cached()
 
@@ -294,7 +294,7 @@ class Session:
             self._bases[package.manifest_digest] = package
             self.states[vertex.index] = base_state(package, vertex.created_by)
             self._outcomes[vertex.index] = Outcome("base", 0)
-            self._progress.emit(Cached(vertex.index))
+            self._progress.emit(Cached(vertex.index, size=package.size))
 
     def _find_cached(self) -> None:
         """Walk the plan as far as earlier builds have been; have here what the package needs of it."""
@@ -307,7 +307,7 @@ class Session:
                 if (found := self.lookup.find(vertex)) is not None:
                     self.states[vertex.index] = found.state
                     self._outcomes[vertex.index] = Outcome("hit", found.seconds)
-                    self._progress.emit(Cached(vertex.index))
+                    self._progress.emit(Cached(vertex.index, found.seconds, found.size))
             if not self.complete:
                 return
             try:
@@ -331,7 +331,7 @@ class Session:
         return not self._request.use_cache or vertex.stage in self._request.fresh_stages
 
     def _warn(self, text: str) -> None:
-        self._progress.emit(Note(f"warning: {text}"))
+        self._progress.emit(Warned(text))
 
 
 def _platform(asked: str) -> str:

@@ -12,8 +12,7 @@ from aos.cli._options import BUILD_ARG, Option, Verb
 from aos.cli._values import count
 
 if TYPE_CHECKING:
-    from typing import Literal
-
+    from aos.build.progress import How
     from aos.cli._options import Arguments
     from aos.config import Config
 
@@ -65,9 +64,9 @@ VERB = Verb(
         Option(
             "progress",
             metavar="HOW",
-            help="auto, tty (live display) or plain (lines)",
+            help="auto, tty (live display), plain (lines), or json (an event a line; also rawjson)",
             default="auto",
-            choices=("auto", "tty", "plain"),
+            choices=("auto", "tty", "plain", "json", "rawjson"),
         ),
     ),
 )
@@ -78,6 +77,7 @@ def main(args: Arguments) -> int:
     from aos.config import load_config
 
     config, environ = load_config(os.environ), os.environ
+    warnings: list[str] = []
     request = compose.build_request(
         config,
         environ,
@@ -96,13 +96,17 @@ def main(args: Arguments) -> int:
         secrets=args["secret"],
         ssh=args["ssh"],
         compression=args["compression"],
-        warn=lambda text: print(f"warning: {text}", file=sys.stderr),
+        warn=warnings.append,
     )
     if args["plan"]:
+        for text in warnings:
+            print(f"warning: {text}", file=sys.stderr)
         print(compose.build_plan(config, environ, request, args["plan"]))
         return 0
     try:
-        package = compose.build(config, environ, request, _progress(args["quiet"], args["progress"]))
+        package = compose.build(
+            config, environ, request, _progress(args["quiet"], args["progress"]), warnings
+        )
     finally:
         if args["explain"]:
             _explain(config, request.id)
@@ -121,9 +125,11 @@ def _explain(config: Config, id: str) -> None:
             print(line, file=sys.stderr)
 
 
-def _progress(quiet: bool, how: str) -> Literal["quiet", "live", "plain"]:
+def _progress(quiet: bool, how: str) -> How:
     """Everything but the digest goes to standard error."""
     if quiet:
         return "quiet"
+    if how in ("json", "rawjson"):
+        return "json"
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return "live" if how == "tty" or (how == "auto" and terminal) else "plain"

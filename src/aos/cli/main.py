@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> int:
         json = "output" in [option.long for option in verb.options] and _says_json(rest)
         args = parse(verb, rest)
         debug = debug or args["debug"]
-        json = args.get("output") == "json"
+        json = args.get("output") == "json" or args.get("progress") in ("json", "rawjson")
         if args["help"]:
             from aos.cli._help import show_verb
 

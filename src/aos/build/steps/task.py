@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aos.build.printable import printable
 from aos.build.threads import in_thread
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree
@@ -103,7 +104,7 @@ async def state_tree(content: ContentStore, state: State) -> LayerTree:
 def step_failed(vertex: Vertex, how: str, tail: Sequence[str], **subject: object) -> Aborted:
     """The error of a step whose command failed: what, where, how, and its last output."""
     where = f" ({vertex.location})" if vertex.location else ""
-    words = "\n".join(f"    {line}" for line in tail)
+    words = "\n".join(f"    {printable(line)}" for line in tail)
     said = f"; its last output:\n{words}" if tail else "; it wrote nothing"
     return Aborted(
         f"step {vertex.label}{where} {how}{said}",
