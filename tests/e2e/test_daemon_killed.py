@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,3 +82,14 @@ def test_a_restart_policy_goes_on(aos: Installation, tmp_path: Path) -> None:
     assert aos("wait", "a").out == "0\n"
     [record] = aos("inspect", "a").json
     assert record["restarts"] == 1
+
+
+def test_two_states_do_not_share_a_root(aos: Installation) -> None:
+    """The second daemon would take the first one's sandboxes for lost."""
+    aos("node", "start")
+    other = replace(aos, config=replace(aos.config, state=aos.state.with_name("other")))
+    refused = other("node", "start", check=5)
+    assert "another node" in refused.err
+    aos("node", "stop")
+    other("node", "start")
+    other("node", "stop")

@@ -132,21 +132,20 @@ class SqliteJournal:
         self._since_snapshot = 0
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._writer_db, self._reader_db = self._connect(), self._connect()
-            self._prepare()
+            if not path.exists():
+                if path.with_name(f"{path.name}-wal").exists():
+                    raise self._damaged("its -wal file is there, it is not")
+                _create(path)
+            elif path.stat().st_size == 0:
+                raise self._damaged("it is empty")
+            self._writer_db, self._reader_db = _connect(path), _connect(path)
+            self._check()
         except (sqlite3.Error, OSError) as error:
             raise self._explained(error) from error
         self._thread = threading.Thread(target=self._write_all, name="journal", daemon=True)
         self._thread.start()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        return connection
-
-    def _prepare(self) -> None:
+    def _check(self) -> None:
         db = self._writer_db
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > _FORMAT:
@@ -155,16 +154,8 @@ class SqliteJournal:
                 code="journal-newer",
                 hint="install that version again",
             )
-        if version == 0:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute(
-                "CREATE TABLE events (cursor INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,"
-                " agent TEXT NOT NULL, event BLOB NOT NULL)"
-            )
-            db.execute("CREATE INDEX events_of_agent ON events (agent, cursor)")
-            db.execute("CREATE TABLE snapshots (cursor INTEGER PRIMARY KEY, state BLOB NOT NULL)")
-            db.execute(f"PRAGMA user_version={_FORMAT}")
-            db.execute("COMMIT")
+        if version != _FORMAT:
+            raise self._damaged(f"its format is {version}")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise self._damaged(verdict)
@@ -309,10 +300,42 @@ class SqliteJournal:
         return DataLoss(
             f"{self._path}: the journal is damaged: {why}",
             code="journal-damaged",
-            hint=f"it was not touched. Restore it from a backup, or give it up with `mv {self._path} "
-            f"{self._path}.damaged`: the node then starts without agents, and removes the sandboxes it does not know",
+            hint=f"it was not touched. Restore it from a backup, or give it up: move it and {self._path.name}-wal away. "
+            f"The node then starts without agents, and removes the sandboxes it does not know",
             path=str(self._path),
         )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def _create(path: Path) -> None:
+    """A new journal: there whole, or not at all; so one that is empty has been emptied."""
+    new = path.with_name(f".{path.name}.new")
+    for name in (new.name, f"{new.name}-wal", f"{new.name}-shm"):  # of a start that was killed
+        path.with_name(name).unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    db = _connect(new)
+    db.execute("BEGIN IMMEDIATE")
+    db.execute(
+        "CREATE TABLE events (cursor INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,"
+        " agent TEXT NOT NULL, event BLOB NOT NULL)"
+    )
+    db.execute("CREATE INDEX events_of_agent ON events (agent, cursor)")
+    db.execute("CREATE TABLE snapshots (cursor INTEGER PRIMARY KEY, state BLOB NOT NULL)")
+    db.execute(f"PRAGMA user_version={_FORMAT}")
+    db.execute("COMMIT")
+    db.close()  # moves all of the write-ahead log into the file, and syncs it
+    new.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _last_exit(newest_first: Iterable[Event]) -> ExitRecord | None:

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from aos.errors import AlreadyExists, AosError, Internal
+from aos.errors import AlreadyExists, AosError, FailedPrecondition, Internal
 from aos.node.calls import Calls
 from aos.node.housekeeping import BuildCache, Housekeeping
 from aos.node.node import Node
 from aos.node.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from aos.clock import Clock
     from aos.config import Config
@@ -76,25 +77,47 @@ def prepare(config: Config, *, foreground: bool) -> None:
 
 @contextlib.contextmanager
 def single_instance(config: Config) -> Iterator[None]:
-    """AlreadyExists `node-running` while another daemon holds this installation."""
-    path = config.socket.parent / "aosd.lock"
+    """AlreadyExists `node-running` while another daemon serves this state, FailedPrecondition `root-in-use` while
+    one with another state has this root."""
+    with (
+        _held(config.socket.parent / "aosd.lock", _running),
+        _held(config.root / "node" / "aosd.lock", lambda pid: _root_in_use(config, pid)),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, refused: Callable[[str], AosError]) -> Iterator[None]:
+    """Hold a lock that ends with the process; the file tells others whose it is."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            pid = os.pread(descriptor, 32, 0).decode().strip()
-            raise AlreadyExists(
-                f"a node with this state runs already (pid {pid})",
-                code="node-running",
-                hint="`aos node status` shows it; another installation needs its own AOS_ROOT and AOS_STATE",
-                pid=pid,
-            ) from error
+            raise refused(os.pread(descriptor, 32, 0).decode().strip()) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _running(pid: str) -> AosError:
+    return AlreadyExists(
+        f"a node with this state runs already (pid {pid})",
+        code="node-running",
+        hint="`aos node status` shows it; another installation needs its own AOS_ROOT and AOS_STATE",
+        pid=pid,
+    )
+
+
+def _root_in_use(config: Config, pid: str) -> AosError:
+    return FailedPrecondition(
+        f"another node (pid {pid}) has the root {config.root}, with another state directory",
+        code="root-in-use",
+        hint="use its AOS_STATE, stop it, or give this installation an AOS_ROOT of its own",
+        pid=pid,
+    )
 
 
 def already_running(config: Config) -> bool:

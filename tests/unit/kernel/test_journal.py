@@ -95,7 +95,7 @@ def test_a_snapshot_shortens_the_start(tmp_path: Path, monkeypatch: pytest.Monke
     again.close()
 
 
-@pytest.mark.parametrize("damage", ["garbage", "event"])
+@pytest.mark.parametrize("damage", ["garbage", "event", "emptied"])
 def test_damage_is_refused_and_left_alone(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "journal"
     journal = SqliteJournal(path)
@@ -103,6 +103,8 @@ def test_damage_is_refused_and_left_alone(tmp_path: Path, damage: str) -> None:
     journal.close()
     if damage == "garbage":
         path.write_bytes(b"no database" * 1000)
+    elif damage == "emptied":
+        path.write_bytes(b"")
     else:
         with sqlite3.connect(path) as db:
             db.execute("UPDATE events SET event = ?", (b'{"type":"from.the.future"}',))
@@ -111,8 +113,23 @@ def test_damage_is_refused_and_left_alone(tmp_path: Path, damage: str) -> None:
     with pytest.raises(DataLoss) as refused:
         SqliteJournal(path).load()
     assert refused.value.code == "journal-damaged"
-    assert f"mv {path}" in (refused.value.hint or "")
+    assert "move it" in (refused.value.hint or "")
     assert path.read_bytes() == before
+
+
+def test_a_write_ahead_log_alone_is_damage(tmp_path: Path) -> None:
+    """It would be applied to whatever took the journal's place."""
+    (tmp_path / "journal-wal").write_bytes(b"x")
+    with pytest.raises(DataLoss) as refused:
+        SqliteJournal(tmp_path / "journal")
+    assert refused.value.code == "journal-damaged"
+
+
+def test_a_start_that_was_killed_leaves_room_for_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".journal.new").write_bytes(b"half")
+    journal = SqliteJournal(tmp_path / "journal")
+    assert journal.load().agents == {}
+    journal.close()
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

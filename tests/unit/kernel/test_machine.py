@@ -122,6 +122,20 @@ def test_stop_while_waiting_for_a_restart() -> None:
     assert machine.due(ID, at=3.2) == Decision()
 
 
+def test_what_is_killed_stays_ended() -> None:
+    machine = running("on-failure")
+    assert machine.kill(ID, "KILL", at=3.0).effects == [Signal(1, "KILL")]
+    assert machine.exited(1, ended(1, 137), at=4.0).effects == []
+    assert state(machine) is AgentState.EXITED
+
+
+def test_another_signal_leaves_the_restart_policy_alone() -> None:
+    machine = running("on-failure")
+    machine.kill(ID, "TERM", at=3.0)
+    machine.exited(1, ended(1, 143), at=4.0)
+    assert state(machine) is AgentState.RESTARTING
+
+
 def test_kill_needs_a_running_process() -> None:
     machine = running()
     assert machine.kill(ID, "USR1", at=3.0).effects == [Signal(1, "USR1")]

@@ -115,12 +115,15 @@ class Machine:
         return decision
 
     def kill(self, id: str, signal: str, *, at: float) -> Decision:
-        """Send a signal to its process; FailedPrecondition `agent-not-running`."""
+        """Send a signal to its process; after KILL it stays ended, whatever its restart policy, as with docker.
+        FailedPrecondition `agent-not-running`."""
         agent = self.state.agents[id]
         process = self.state.processes[agent.pid]
         if process.state is not ProcessState.RUNNING:
             raise not_running(agent)
         decision = Decision()
+        if signal == "KILL" and agent.state is not AgentState.STOPPING:
+            self._emit(decision, StopRequested(agent=id, at=at, kill_at=at))
         self._emit(decision, ProcessSignaled(agent=id, at=at, pid=agent.pid, signal=signal))
         decision.effects.append(Signal(agent.pid, signal))
         return decision
