@@ -353,18 +353,20 @@ def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:
 
 def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
     """Every backend of this installation, `config.runtime` by default."""
-    from aos.runtime.backends.oci.backend import OciConfig, OciRuntime
+    from aos.runtime.backends.oci import Runc
+    from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
     from aos.runtime.facade import RuntimeFacade
 
-    oci = OciConfig(
+    supervised = SupervisedConfig(
         root=config.root,
         state=config.state,
         cgroup_parent=config.installation,
-        runtime=config.oci_runtime,
         conmon=config.conmon,
         seccomp=config.seccomp,
     )
-    return RuntimeFacade({"oci": OciRuntime(oci, content)}, config.runtime)
+    return RuntimeFacade(
+        {"oci": SupervisedRuntime(supervised, Runc(config.oci_runtime), content)}, config.runtime
+    )
 
 
 class _BuildCache:

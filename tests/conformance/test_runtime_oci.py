@@ -21,7 +21,8 @@ from aos.content.store import ContentStore
 from aos.errors import FailedPrecondition, InvalidArgument, NotFound
 from aos.package import load_package
 from aos.registry.local import LocalRegistry
-from aos.runtime.backends.oci import OciConfig, OciRuntime
+from aos.runtime.backends.oci import Runc
+from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
 from aos.runtime.spec import AgentSpec, Limits, Mount, ProcessSpec, Rootfs
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import RuntimeConformance, case, collect
@@ -55,9 +56,9 @@ class OciKit:
         self.layers = layers
         self._runtime = runtime
 
-    def make(self) -> OciRuntime:
-        config = OciConfig(self.config.root, self.config.state, self.config.installation, self._runtime)
-        return OciRuntime(config, self.content)
+    def make(self) -> SupervisedRuntime:
+        config = SupervisedConfig(self.config.root, self.config.state, self.config.installation)
+        return SupervisedRuntime(config, Runc(self._runtime), self.content)
 
     def command(self, program: str, *args: str) -> tuple[str, ...]:
         if program == "missing":
@@ -80,8 +81,8 @@ class TestRunc(RuntimeConformance):
         before = Traces.of(config)
         yield OciKit(config, content, load_package(content.blobs, digest).layers, self.runtime)
         Traces.of(config).settle(config, before)
-        assert list((config.root / "sandboxes").glob("*")) == []
-        assert list((config.state / "runtime").glob("*")) == []
+        assert list((config.root / "sandboxes").glob("*/*")) == []
+        assert list((config.state / "runtime").glob("*/*")) == []
         assert _open_descriptors() <= descriptors
         shutil.rmtree(home)
 
@@ -279,7 +280,7 @@ class TestRunc(RuntimeConformance):
     @case
     async def test_a_half_made_sandbox_is_listed_and_deleted(self, kit: OciKit) -> None:
         runtime, id = kit.make(), self.id()
-        directory = kit.config.root / "sandboxes" / id
+        directory = kit.config.root / "sandboxes/oci" / id
         directory.mkdir(parents=True)
         (directory / "config.json").write_text("{")
         assert await self.state(runtime, id) is SandboxState.CREATING
@@ -338,7 +339,7 @@ def _open_descriptors() -> int:
 
 
 def _conmon_of(kit: OciKit, id: SandboxId) -> int:
-    text = (kit.config.root / "sandboxes" / id / "sandbox.json").read_text()
+    text = (kit.config.root / "sandboxes/oci" / id / "sandbox.json").read_text()
     match = re.search(r'"conmon": (\d+)', text)
     assert match
     return int(match[1])

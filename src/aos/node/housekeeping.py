@@ -60,7 +60,7 @@ class Housekeeping:
             },
             "build cache": {"count": cached, "bytes": cache_bytes},
             "sandboxes": {
-                "count": sum(1 for _ in sandboxes.iterdir()) if sandboxes.exists() else 0,
+                "count": sum(1 for _ in sandboxes.glob("*/*")),
                 "bytes": _tree_size(sandboxes),
             },
             "journal": {"count": journal.events, "bytes": journal.bytes},

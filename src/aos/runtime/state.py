@@ -38,6 +38,9 @@ class SandboxState(enum.Enum):
     def can_resume(self) -> bool:
         return self is SandboxState.PAUSED
 
+    def can_checkpoint(self) -> bool:
+        return self in (SandboxState.RUNNING, SandboxState.PAUSED)
+
     def can_update(self) -> bool:
         return self.can_signal()
 

@@ -1,7 +1,7 @@
-"""The `oci` backend: runc or crun, each sandbox under a conmon of its own."""
+"""The `oci` backend: runc, crun or youki, each sandbox under a conmon of its own."""
 
 from __future__ import annotations
 
-from aos.runtime.backends.oci.backend import OciConfig, OciRuntime
+from aos.runtime.backends.oci.runc import Runc
 
-__all__ = ["OciConfig", "OciRuntime"]
+__all__ = ["Runc"]

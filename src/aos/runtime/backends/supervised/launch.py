@@ -16,13 +16,13 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from aos.errors import AosError, FailedPrecondition, Unavailable
-from aos.runtime.backends.oci.mounts import separate_directory
+from aos.runtime.backends.supervised.mounts import separate_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from aos.runtime.backends.oci.mounts import Mounts
+    from aos.runtime.backends.supervised.mounts import Mounts
 
 __all__ = ["reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
 

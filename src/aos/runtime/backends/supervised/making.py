@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import resource
@@ -14,14 +13,13 @@ import msgspec
 
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree, resolve
-from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument, NotFound
+from aos.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from aos.ids import SandboxId
-from aos.runtime.backends.oci.conmon import LOG, Conmon, ConmonFailed
-from aos.runtime.backends.oci.failures import failure, refused_limits
-from aos.runtime.backends.oci.host import TOOL_SECONDS, wrong_state
-from aos.runtime.backends.oci.launch import wait_readable
-from aos.runtime.backends.oci.mounts import MemoryFile, Mounts, Overlay
-from aos.runtime.backends.oci.record import Record, process_start
+from aos.runtime.backends.supervised.conmon import LOG, Conmon, ConmonFailed
+from aos.runtime.backends.supervised.failures import failure, refused_limits
+from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.mounts import MemoryFile, Mounts, Overlay
+from aos.runtime.backends.supervised.record import Record, process_start
 from aos.runtime.bundle import runtime_config
 from aos.runtime.state import Sandbox, SandboxState
 from aos.runtime.users import resolve_user
@@ -30,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aos.oci.layer import Layer
-    from aos.runtime.backends.oci.ending import Ends
-    from aos.runtime.backends.oci.host import Host
-    from aos.runtime.backends.oci.removal import Removal
+    from aos.runtime.backends.supervised.ending import Ends
+    from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.backends.supervised.removal import Removal
     from aos.runtime.spec import AgentSpec, Mount
 
 __all__ = ["Making"]
@@ -48,7 +46,8 @@ class Making:
         self._ends = ends
         self._removal = removal
 
-    async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
+    async def create(self, id: SandboxId, spec: AgentSpec, image: Path | None = None) -> Sandbox:
+        """`image`: of a checkpoint that `start` goes on from."""
         if os.geteuid() != 0:
             raise FailedPrecondition(
                 "making sandboxes needs root for now",
@@ -56,7 +55,8 @@ class Making:
                 hint="run the command with sudo",
             )
         tools, directory = self._host.tools(), self._host.sandboxes / id
-        seccomp = self._host.seccomp_profile()
+        tool = self._host.tool
+        seccomp, options = self._host.seccomp_profile() if tool.seccomp else None, tool.options(spec)
         _check(spec)
         layers = await self._lowers(spec.rootfs.layers)
         trees = {
@@ -73,7 +73,7 @@ class Making:
         try:
             mounts = self._prepare(directory, spec, layers, trees, seccomp)
             try:
-                self._host.cgroups.create(group, spec.limits)
+                self._host.cgroups.create(group, tool.group_limits(spec.limits))
             except OSError as error:
                 if error.errno in _REFUSED:
                     raise refused_limits(error, id) from error
@@ -81,8 +81,7 @@ class Making:
             log = spec.log or directory / LOG
             conmon = await Conmon.launch(
                 conmon=tools[1],
-                runtime=tools[0],
-                runtime_root=self._host.states,
+                runtime=[tools[0], "--root", str(self._host.states), *options],
                 id=id,
                 unique=id,
                 bundle=directory,
@@ -99,6 +98,9 @@ class Making:
                 tuple(map(str, layers)),
                 str(mounts.overlays[0].upper),
                 str(log),
+                tools[0],
+                options,
+                str(image or ""),
             )
             record.write(directory)
             pid = await conmon.created()
@@ -125,7 +127,7 @@ class Making:
         spec: AgentSpec,
         layers: tuple[Path, ...],
         trees: Mapping[str, tuple[Path, ...]],
-        seccomp: msgspec.Raw,
+        seccomp: msgspec.Raw | None,
     ) -> Mounts:
         """Write the bundle; what it takes for granted that is mounted when conmon starts."""
         upper = spec.rootfs.upper or directory / "upper"
@@ -170,6 +172,7 @@ class Making:
             seccomp=seccomp,
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
         )
+        self._host.tool.configure(config, spec)
         (directory / "config.json").write_bytes(msgspec.json.encode(config))
         return Mounts(tuple(overlays), tuple(memory), directory / "memory")
 
@@ -179,34 +182,7 @@ class Making:
             raise wrong_state(id, state, "start")
         record = Record.read(self._host.sandboxes / id)
         assert record is not None  # a created sandbox has one
-        if Path(self._host.tools()[0]).name == "runc":
-            return await self._release(id, record)
-        code, said = await self._host.tool("start", id)
-        if code != 0:
-            raise failure(said, None, LayerTree([Path(layer) for layer in record.layers]))
-
-    async def _release(self, id: SandboxId, record: Record) -> None:
-        """What `runc start` does, without its 6 ms: the container's init blocks until somebody reads its FIFO, and
-        the FIFO's absence says that it runs (libcontainer/container_linux.go, `exec` and `handleFifoResult`)."""
-        fifo = self._host.states / id / "exec.fifo"
-        descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            written = asyncio.create_task(wait_readable(descriptor, TOOL_SECONDS, "runc init"))
-            try:
-                await asyncio.wait(
-                    {written, self._ends.watch(id, record)}, return_when=asyncio.FIRST_COMPLETED
-                )
-                if written.done():
-                    await written
-                elif not os.read(descriptor, 16):  # it wrote nothing: it ended without having run
-                    raise failure("the sandbox ended before it was started", None, LayerTree([]))
-            finally:
-                written.cancel()
-                with contextlib.suppress(asyncio.CancelledError, AosError):
-                    await written
-            fifo.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+        await self._host.tool.start(self._host, id, record, self._ends.watch(id, record))
 
 
 def _check(spec: AgentSpec) -> None:

@@ -7,27 +7,34 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from aos.content.tree import LayerTree
 from aos.errors import NotFound
-from aos.runtime.backends.oci.conmon import Conmon, ConmonFailed, connect_stdio, decode_exit, read_exit_file
-from aos.runtime.backends.oci.failures import failure
-from aos.runtime.backends.oci.host import wrong_state
-from aos.runtime.backends.oci.launch import reap, wait_readable
-from aos.runtime.backends.oci.record import Record, remove_tree
+from aos.runtime.backends.supervised.conmon import (
+    Conmon,
+    ConmonFailed,
+    connect_stdio,
+    decode_exit,
+    read_exit_file,
+)
+from aos.runtime.backends.supervised.failures import failure
+from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.launch import reap, wait_readable
+from aos.runtime.backends.supervised.record import Record, remove_tree
 from aos.runtime.bundle import process_config
 from aos.runtime.protocol import Exec
 from aos.runtime.state import ExitStatus
 from aos.runtime.users import resolve_user
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aos.ids import SandboxId
-    from aos.runtime.backends.oci.ending import Ends
-    from aos.runtime.backends.oci.host import Host
+    from aos.runtime.backends.supervised.ending import Ends
+    from aos.runtime.backends.supervised.host import Host
     from aos.runtime.spec import ProcessSpec
 
 __all__ = ["Execs"]
@@ -40,13 +47,13 @@ class Execs:
         self._waiting: dict[str, tuple[Conmon, Path, ProcessSpec]] = {}
 
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
-        tools, state = self._host.tools(), self._host.state(id)
+        conmon_path, state = self._host.tools()[1], self._host.state(id)
         if not state.can_exec():
             raise wrong_state(id, state, "exec")
         directory = self._host.directory(id)
         record = Record.read(directory)
         assert record is not None  # a running sandbox has one
-        tree = LayerTree([*map(Path, record.layers), Path(record.upper)])
+        tree = record.tree()
         user = resolve_user(process.user, tree)
         exec_id = os.urandom(6).hex()
         bundle = directory / "exec" / exec_id
@@ -54,9 +61,8 @@ class Execs:
         try:
             (bundle / "process.json").write_bytes(msgspec.json.encode(process_config(process, user)))
             conmon = await Conmon.launch(
-                conmon=tools[1],
-                runtime=tools[0],
-                runtime_root=self._host.states,
+                conmon=conmon_path,
+                runtime=[record.runtime, "--root", str(self._host.states), *record.options],
                 id=id,
                 unique=exec_id,
                 bundle=bundle,
@@ -93,8 +99,8 @@ class Execs:
                 await conmon.created()
             except ConmonFailed as error:
                 record = Record.read(self._host.sandboxes / id)
-                layers = [*map(Path, record.layers), Path(record.upper)] if record else []
-                raise failure(str(error), process, LayerTree(layers)) from error
+                tree = record.tree() if record else LayerTree([])
+                raise failure(str(error), process, tree) from error
             await self._ended(id, pidfd)
             written = read_exit_file(bundle)
             if written is None:

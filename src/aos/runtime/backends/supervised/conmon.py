@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
-from aos.runtime.backends.oci.launch import spawn, tool_environment, wait_readable
+from aos.runtime.backends.supervised.launch import spawn, tool_environment, wait_readable
 from aos.runtime.protocol import Stdio
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from aos.runtime.backends.oci.mounts import Mounts
+    from aos.runtime.backends.supervised.mounts import Mounts
     from aos.runtime.spec import ProcessSpec
 
 __all__ = [
@@ -62,8 +63,7 @@ class Conmon:
         cls,
         *,
         conmon: str,
-        runtime: str,
-        runtime_root: Path,
+        runtime: Sequence[str],
         id: str,
         unique: str,
         bundle: Path,
@@ -73,9 +73,10 @@ class Conmon:
         exec_spec: Path | None,
         mounts: Mounts | None,
     ) -> Conmon:
-        """Start it; an exec (which has no log) waits for `release`."""
+        """Start it; an exec (which has no log) waits for `release`. `runtime`: the OCI runtime, and what stands
+        before the verb in its command lines."""
         (bundle / EXIT).mkdir(exist_ok=True)
-        argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime, "-b", str(bundle)]
+        argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime[0], "-b", str(bundle)]
         argv += [
             "-p",
             str(bundle / PIDFILE),
@@ -84,7 +85,9 @@ class Conmon:
             "--full-attach",
             "--no-sync-log",
         ]
-        argv += ["--runtime-arg", "--root", "--runtime-arg", str(runtime_root), "--log-level", "error"]
+        for word in runtime[1:]:
+            argv += ["--runtime-arg", word]
+        argv += ["--log-level", "error"]
         argv += ["--persist-dir", str(bundle / EXIT), "--socket-dir-path", str(bundle)]
         argv += ["-t"] if process.terminal else []
         argv += ["-i"] if process.stdin else []

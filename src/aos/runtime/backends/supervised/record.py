@@ -1,10 +1,10 @@
 """What is on disk of a sandbox, so that another instance of the backend knows as much as the one that made it.
 
-<sandboxes>/<id>/config.json     the OCI runtime's configuration
-<sandboxes>/<id>/sandbox.json    Record, once conmon runs
-<sandboxes>/<id>/exit/<id>       conmon's, once the process has ended
-<sandboxes>/<id>/status.json     ExitStatus, once somebody has put it together
-<sandboxes>/<id>/{upper,work,rootfs,log,pid,attach,ctl,exec/}; upper and log only where the AgentSpec names none
+<sandbox>/config.json     the OCI runtime's configuration
+<sandbox>/sandbox.json    Record, once conmon runs
+<sandbox>/exit/<id>       conmon's, once the process has ended
+<sandbox>/status.json     ExitStatus, once somebody has put it together
+<sandbox>/{upper,work,rootfs,log,pid,attach,ctl,exec/}; upper and log only where the AgentSpec names none
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from aos.content.tree import LayerTree
 from aos.runtime.state import ExitStatus, Usage
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Record", "process_has_executed", "process_start", "read_status", "remove_tree", "write_status"]
 
@@ -37,6 +36,12 @@ class Record:
     """Snapshot directories, base first."""
     upper: str
     log: str
+    runtime: str
+    """Path of the OCI runtime that made it, and serves it to its end."""
+    options: tuple[str, ...]
+    """What stands before the verb in each of the runtime's command lines."""
+    image: str
+    """The checkpoint that it goes on from; empty: it begins at its entrypoint."""
 
     def write(self, directory: Path) -> None:
         _replace(directory / _RECORD, asdict(self))
@@ -46,9 +51,13 @@ class Record:
         """None for a sandbox whose creation did not get that far."""
         try:
             raw = json.loads((directory / _RECORD).read_bytes())
-            return cls(**{**raw, "layers": tuple(raw["layers"])})
+            return cls(**{**raw, "layers": tuple(raw["layers"]), "options": tuple(raw["options"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+    def tree(self) -> LayerTree:
+        """The root file system, as the sandbox has left it so far."""
+        return LayerTree([*map(Path, self.layers), Path(self.upper)])
 
     def conmon_lives(self) -> bool:
         return process_start(self.conmon) == self.conmon_start

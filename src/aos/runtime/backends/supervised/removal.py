@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, Internal
-from aos.runtime.backends.oci.host import wrong_state
-from aos.runtime.backends.oci.record import Record, remove_tree
+from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.record import Record, remove_tree
 from aos.runtime.cgroups import kill_all
 from aos.runtime.state import SandboxState
 
 if TYPE_CHECKING:
     from aos.ids import SandboxId
-    from aos.runtime.backends.oci.conmon import Conmon
-    from aos.runtime.backends.oci.ending import Ends
-    from aos.runtime.backends.oci.host import Host
+    from aos.runtime.backends.supervised.conmon import Conmon
+    from aos.runtime.backends.supervised.ending import Ends
+    from aos.runtime.backends.supervised.host import Host
 
 __all__ = ["Removal"]
 
@@ -59,7 +58,7 @@ class Removal:
         await self._remove_group(id)
         # Renamed first: a directory that is there is a sandbox, whole or half-made, and never a half-removed one.
         doomed = directory.with_name(f".{id}")
-        shutil.rmtree(self._host.states / id, ignore_errors=True)
+        self._host.tool.forget(self._host, id)
         with contextlib.suppress(FileNotFoundError):
             directory.rename(doomed)
         self._ends.forget(id)
@@ -90,7 +89,7 @@ class Removal:
                     if b"conmon" in argv[0] and argv[argv.index(b"-b") + 1] == directory:
                         os.kill(int(entry.name), signal.SIGKILL)
         await self._host.kill_payload(id)
-        await self._host.tool("delete", id, "--force")
+        await self._host.call(id, "delete", "--force")
 
     async def _remove_group(self, id: SandboxId) -> None:
         """A group stays busy for a moment after its last process has ended."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aos.errors import FailedPrecondition, NotFound
-from aos.runtime.backends.oci.conmon import PIDFILE
-from aos.runtime.backends.oci.launch import run_tool, tool_environment
-from aos.runtime.backends.oci.record import Record, process_has_executed, process_start, read_status
+from aos.runtime.backends.supervised.conmon import PIDFILE
+from aos.runtime.backends.supervised.launch import run_tool, tool_environment
+from aos.runtime.backends.supervised.record import Record, process_start, read_status
 from aos.runtime.bundle import CAPABILITIES
 from aos.runtime.cgroups import detect_cgroups, kill_all
 from aos.runtime.seccomp import load_seccomp
@@ -24,22 +24,22 @@ from aos.runtime.state import SandboxState
 if TYPE_CHECKING:
     from aos.content.store import ContentStore
     from aos.ids import SandboxId
+    from aos.runtime.backends.supervised.tool import Tool
     from aos.runtime.cgroups import Cgroups
 
-__all__ = ["TOOL_SECONDS", "Host", "OciConfig", "wrong_state"]
+__all__ = ["TOOL_SECONDS", "Host", "SupervisedConfig", "find_program", "wrong_state"]
 
 TOOL_SECONDS = 30.0
 """How long a call of the OCI runtime may take before it counts as hung."""
 
 
 @dataclass(frozen=True, slots=True)
-class OciConfig:
+class SupervisedConfig:
     root: Path
-    """Sandboxes live in `root/sandboxes`: persistent, so that an exit code survives a reboot."""
+    """Sandboxes live in `root/sandboxes/<backend>`: persistent, so that an exit code survives a reboot."""
     state: Path
-    """The runtime's own state: `state/runtime`."""
+    """The runtime's own state: `state/runtime/<backend>`."""
     cgroup_parent: str
-    runtime: str = ""
     conmon: str = "conmon"
     seccomp: str = ""
 
@@ -47,11 +47,12 @@ class OciConfig:
 class Host:
     """Everything that is known of a sandbox is on disk, in the runtime's state, in cgroups and in /proc."""
 
-    def __init__(self, config: OciConfig, content: ContentStore) -> None:
+    def __init__(self, config: SupervisedConfig, tool: Tool, content: ContentStore) -> None:
         self.config = config
+        self.tool = tool
         self.content = content
-        self.sandboxes = config.root / "sandboxes"
-        self.states = config.state / "runtime"
+        self.sandboxes = config.root / "sandboxes" / tool.backend
+        self.states = config.state / "runtime" / tool.backend
         self._cgroups: Cgroups | None = None
         self._tools: tuple[str, str] | None = None
         self._seccomp: msgspec.Raw | None = None
@@ -65,20 +66,7 @@ class Host:
     def tools(self) -> tuple[str, str]:
         """(OCI runtime, conmon); FailedPrecondition `runtime-missing` names the package."""
         if self._tools is None:
-            runtimes = (self.config.runtime,) if self.config.runtime else ("runc", "crun")
-            runtime = next(filter(None, map(shutil.which, runtimes)), None)
-            conmon = shutil.which(self.config.conmon)
-            for found, name in ((runtime, runtimes[0]), (conmon, self.config.conmon)):
-                if found is None:
-                    raise FailedPrecondition(
-                        f"{name} is not installed",
-                        code="runtime-missing",
-                        hint=f"install it: `apt-get install {Path(name).name}`, `dnf install {Path(name).name}`; "
-                        "`aos doctor` checks the rest",
-                        tool=name,
-                    )
-            assert runtime is not None and conmon is not None
-            self._tools = runtime, conmon
+            self._tools = self.tool.find(), find_program(self.config.conmon)
         return self._tools
 
     def seccomp_profile(self) -> msgspec.Raw:
@@ -100,13 +88,9 @@ class Host:
         if pid is None:
             # Its process has ended when there was one; conmon stays for the moment that the exit code takes.
             return SandboxState.RUNNING if (directory / PIDFILE).exists() else SandboxState.CREATING
-        # Opening the FIFO lets the entrypoint go: who did may have been killed before it removed the FIFO.
-        if (self.states / id / "exec.fifo").exists() and not process_has_executed(pid):
+        if self.tool.waiting(self, id, pid):
             return SandboxState.CREATED
-        return SandboxState.PAUSED if self.frozen(id) else SandboxState.RUNNING
-
-    def frozen(self, id: SandboxId) -> bool:
-        return self.cgroups.frozen(self.group(id))
+        return SandboxState.PAUSED if self.tool.paused(self, id) else SandboxState.RUNNING
 
     def pid(self, id: SandboxId) -> int | None:
         try:
@@ -126,10 +110,12 @@ class Host:
     def group(self, id: SandboxId) -> str:
         return f"{self.config.cgroup_parent}/{id}"
 
-    async def tool(self, verb: str, id: SandboxId, *options: str) -> tuple[int, str]:
-        argv = [self.tools()[0], "--root", str(self.states), verb, *options, id]
-        env = tool_environment()
-        return await run_tool(argv, env, seconds=TOOL_SECONDS)
+    async def call(self, id: SandboxId, verb: str, *arguments: str) -> tuple[int, str]:
+        """Call the OCI runtime that made the sandbox: (exit code, what it said)."""
+        record = Record.read(self.sandboxes / id)
+        runtime, options = (record.runtime, record.options) if record else (self.tools()[0], ())
+        argv = [runtime, "--root", str(self.states), *options, verb, *arguments, id]
+        return await run_tool(argv, tool_environment(), seconds=TOOL_SECONDS)
 
     async def kill_payload(self, id: SandboxId) -> None:
         group = self.group(id)
@@ -138,8 +124,22 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # the init of a pid namespace takes all with it
         kill_all(self.cgroups, group)
-        if self.frozen(id):
-            await self.tool("resume", id)
+        if self.tool.paused(self, id):
+            await self.call(id, "resume")
+
+
+def find_program(*names: str) -> str:
+    """The path of the first that is installed; FailedPrecondition `runtime-missing` names the package."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        name = Path(names[0]).name
+        raise FailedPrecondition(
+            f"{names[0]} is not installed",
+            code="runtime-missing",
+            hint=f"install it: `apt-get install {name}`, `dnf install {name}`; `aos doctor` checks the rest",
+            tool=names[0],
+        )
+    return found
 
 
 def wrong_state(id: SandboxId, state: SandboxState, verb: str, hint: str | None = None) -> FailedPrecondition:

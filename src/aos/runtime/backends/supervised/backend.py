@@ -1,4 +1,4 @@
-"""The `oci` backend: what each call of the Runtime protocol does with conmon and an OCI runtime.
+"""A supervised backend: what each call of the Runtime protocol does with conmon and an OCI runtime.
 
 Everything it knows is on disk (record.py, the runtime's state directory, cgroups) or in /proc; the object only
 remembers descriptors of conmons that it watches. So any number of instances, one after the other or at once, see
@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING
 
 from aos import errors
 from aos.content.tree import LayerTree
 from aos.ids import SandboxId
-from aos.runtime.backends.oci.conmon import LOG, connect_stdio
-from aos.runtime.backends.oci.ending import Ends
-from aos.runtime.backends.oci.execs import Execs
-from aos.runtime.backends.oci.failures import failure, refused_limits
-from aos.runtime.backends.oci.host import Host, OciConfig, wrong_state
-from aos.runtime.backends.oci.making import Making
-from aos.runtime.backends.oci.record import Record, read_status, remove_tree
-from aos.runtime.backends.oci.removal import Removal
+from aos.runtime.backends.supervised.conmon import LOG, connect_stdio
+from aos.runtime.backends.supervised.ending import Ends
+from aos.runtime.backends.supervised.execs import Execs
+from aos.runtime.backends.supervised.failures import failure, refused_limits
+from aos.runtime.backends.supervised.host import Host, wrong_state
+from aos.runtime.backends.supervised.making import Making
+from aos.runtime.backends.supervised.record import Record, read_status, remove_tree
+from aos.runtime.backends.supervised.removal import Removal
 from aos.runtime.protocol import RuntimeInfo
 from aos.runtime.state import Sandbox, SandboxState
 
@@ -32,18 +31,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aos.content.store import ContentStore
+    from aos.runtime.backends.supervised.host import SupervisedConfig
+    from aos.runtime.backends.supervised.tool import Tool
     from aos.runtime.protocol import Exec, Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus, Usage
 
-__all__ = ["OciConfig", "OciRuntime"]
+__all__ = ["SupervisedRuntime"]
 
 
-class OciRuntime:
+class SupervisedRuntime:
     """One sandbox is one conmon, one OCI runtime container, one cgroup, one directory."""
 
-    def __init__(self, config: OciConfig, content: ContentStore) -> None:
-        self._host = Host(config, content)
+    def __init__(self, config: SupervisedConfig, tool: Tool, content: ContentStore) -> None:
+        self._host = Host(config, tool, content)
         self._ends = Ends(self._host)
         self._removal = Removal(self._host, self._ends)
         self._making = Making(self._host, self._ends, self._removal)
@@ -75,10 +76,11 @@ class OciRuntime:
             output, _ = await process.communicate()
             versions[tool] = output.decode(errors="replace").partition("\n")[0].strip()
         return RuntimeInfo(
-            "oci",
+            self._host.tool.backend,
             versions[runtime],
-            frozenset({"attach", "exec", "limits", "logs", "pause", "stats", "terminal", "update"}),
+            self._host.tool.capabilities,
             {
+                **self._host.tool.facts(),
                 "runtime": runtime,
                 "conmon": f"{conmon} ({versions[conmon]})",
                 "cgroups": self._host.cgroups.version,
@@ -89,19 +91,11 @@ class OciRuntime:
         state = self._host.state(id)
         if not state.can_signal():
             return
-        if everyone:
-            for pid in self._host.cgroups.pids(self._host.group(id)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signum)
-            return
-        if state is SandboxState.CREATED:
+        if state is SandboxState.CREATED and not everyone:
             if signum == signal.SIGKILL:
                 await self._host.kill_payload(id)
             return
-        init = self._host.pid(id)
-        if init is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(init, signum)
+        await self._host.tool.signal(self._host, id, signum, everyone=everyone)
         if state is SandboxState.PAUSED and signum == signal.SIGKILL:
             await self.resume(id)
 
@@ -116,9 +110,10 @@ class OciRuntime:
         if not state.can_update():
             raise wrong_state(id, state, "update")
         try:
-            self._host.cgroups.limit(self._host.group(id), limits)
+            self._host.cgroups.limit(self._host.group(id), self._host.tool.group_limits(limits))
         except OSError as error:
             raise refused_limits(error, id) from error
+        await self._host.tool.update(self._host, id, limits)
 
     async def attach(self, id: SandboxId) -> Stdio:
         directory = self._host.directory(id)
@@ -138,10 +133,18 @@ class OciRuntime:
         return status.usage if status is not None else self._host.cgroups.usage(self._host.group(id))
 
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
-        _lacks("checkpoint")
+        self._needs("checkpoint")
+        state = self._host.state(id)
+        if not state.can_checkpoint():
+            raise wrong_state(id, state, "checkpoint")
+        options = ("--leave-running",) if leave_running else ()
+        code, said = await self._host.call(id, "checkpoint", "--image-path", str(image), *options)
+        if code != 0:
+            raise failure(said, None, LayerTree([]))
 
     async def restore(self, id: SandboxId, spec: AgentSpec, image: Path) -> Sandbox:
-        _lacks("restore")
+        self._needs("restore")
+        return await self._making.create(id, spec, image)
 
     async def list(self) -> list[Sandbox]:
         found = []
@@ -162,16 +165,17 @@ class OciRuntime:
         state = self._host.state(id)
         if not allowed(state):
             raise wrong_state(id, state, verb)
-        code, said = await self._host.tool(verb, id)
+        code, said = await self._host.call(id, verb)
         if code != 0:
             raise failure(said, None, LayerTree([]))
 
-
-def _lacks(capability: str) -> Never:
-    raise errors.NotImplemented(
-        f"the oci backend cannot {capability} processes",
-        code="capability-missing",
-        hint="the gvisor backend will; without it an agent restarts from its entrypoint",
-        backend="oci",
-        capability=capability,
-    )
+    def _needs(self, capability: str) -> None:
+        tool = self._host.tool
+        if capability not in tool.capabilities:
+            raise errors.NotImplemented(
+                f"the {tool.backend} backend cannot {capability} processes",
+                code="capability-missing",
+                hint="run the agent with `--runtime gvisor`; without it an agent restarts from its entrypoint",
+                backend=tool.backend,
+                capability=capability,
+            )

@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError
-from aos.runtime.backends.oci.conmon import EXIT, decode_exit, read_exit_file
-from aos.runtime.backends.oci.exit_files import ExitFiles
-from aos.runtime.backends.oci.launch import reap, wait_readable
-from aos.runtime.backends.oci.record import Record, read_status, write_status
+from aos.runtime.backends.supervised.conmon import EXIT, decode_exit, read_exit_file
+from aos.runtime.backends.supervised.exit_files import ExitFiles
+from aos.runtime.backends.supervised.launch import reap, wait_readable
+from aos.runtime.backends.supervised.record import Record, read_status, write_status
 from aos.runtime.state import ExitStatus
 
 if TYPE_CHECKING:
     from aos.ids import SandboxId
-    from aos.runtime.backends.oci.host import Host
+    from aos.runtime.backends.supervised.host import Host
 
 __all__ = ["Ends"]
 

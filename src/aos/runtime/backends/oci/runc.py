@@ -1,0 +1,109 @@
+"""runc, crun and youki as the tool of a supervised backend: one command line, namespaces and cgroups underneath."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aos.content.tree import LayerTree
+from aos.errors import AosError
+from aos.runtime.backends.supervised.failures import failure
+from aos.runtime.backends.supervised.host import TOOL_SECONDS, find_program
+from aos.runtime.backends.supervised.launch import wait_readable
+from aos.runtime.backends.supervised.record import process_has_executed
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping
+
+    from aos.ids import SandboxId
+    from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.backends.supervised.record import Record
+    from aos.runtime.spec import AgentSpec, Limits
+    from aos.runtime.state import ExitStatus
+
+__all__ = ["Runc"]
+
+_PROGRAMS = ("runc", "crun", "youki")
+"""In the order of choice."""
+
+
+class Runc:
+    backend = "oci"
+    capabilities = frozenset({"attach", "exec", "limits", "logs", "pause", "stats", "terminal", "update"})
+    seccomp = True
+    own_group = True
+
+    def __init__(self, program: str = "") -> None:
+        """`program`: a name or a path; empty: the first that is installed."""
+        self._programs = (program,) if program else _PROGRAMS
+
+    def find(self) -> str:
+        return find_program(*self._programs)
+
+    def options(self, spec: AgentSpec) -> tuple[str, ...]:
+        return ()
+
+    def configure(self, config: dict[str, Any], spec: AgentSpec) -> None:
+        """What aos.runtime.bundle makes is made for these."""
+
+    def group_limits(self, limits: Limits) -> Limits:
+        return limits
+
+    def facts(self) -> Mapping[str, str]:
+        return {"isolation": "namespaces, seccomp; the host's kernel"}
+
+    def waiting(self, host: Host, id: SandboxId, pid: int) -> bool:
+        # Opening the FIFO lets the entrypoint go: who did may have been killed before it removed the FIFO.
+        return _fifo(host, id).exists() and not process_has_executed(pid)
+
+    def paused(self, host: Host, id: SandboxId) -> bool:
+        return host.cgroups.frozen(host.group(id))
+
+    async def start(self, host: Host, id: SandboxId, record: Record, ended: asyncio.Task[ExitStatus]) -> None:
+        if Path(record.runtime).name == "runc":
+            return await self._release(host, id, ended)
+        code, said = await host.call(id, "start")
+        if code != 0:
+            raise failure(said, None, record.tree())
+
+    async def _release(self, host: Host, id: SandboxId, ended: asyncio.Task[ExitStatus]) -> None:
+        """What `runc start` does, without its 6 ms: the container's init blocks until somebody reads its FIFO, and
+        the FIFO's absence says that it runs (libcontainer/container_linux.go, `exec` and `handleFifoResult`)."""
+        fifo = _fifo(host, id)
+        descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            written = asyncio.create_task(wait_readable(descriptor, TOOL_SECONDS, "runc init"))
+            try:
+                await asyncio.wait({written, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if written.done():
+                    await written
+                elif not os.read(descriptor, 16):  # it wrote nothing: it ended without having run
+                    raise failure("the sandbox ended before it was started", None, LayerTree([]))
+            finally:
+                written.cancel()
+                with contextlib.suppress(asyncio.CancelledError, AosError):
+                    await written
+            fifo.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None:
+        init = host.pid(id)
+        for pid in host.cgroups.pids(host.group(id)) if everyone else [init] if init is not None else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+
+    async def update(self, host: Host, id: SandboxId, limits: Limits) -> None:
+        """The cgroup holds them all."""
+
+    def forget(self, host: Host, id: SandboxId) -> None:
+        shutil.rmtree(host.states / id, ignore_errors=True)
+
+
+def _fifo(host: Host, id: SandboxId) -> Path:
+    return host.states / id / "exec.fifo"

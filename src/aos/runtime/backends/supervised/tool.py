@@ -1,0 +1,73 @@
+"""What differs between the OCI runtimes under conmon: each tells it by one object, and the rest of the room is the
+same for all of them.
+
+runc, crun and youki share one (aos.runtime.backends.oci), gVisor's runsc has another (aos.runtime.backends.gvisor).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    import signal
+    from collections.abc import Mapping
+
+    from aos.ids import SandboxId
+    from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.backends.supervised.record import Record
+    from aos.runtime.spec import AgentSpec, Limits
+    from aos.runtime.state import ExitStatus
+
+__all__ = ["Tool"]
+
+
+class Tool(Protocol):
+    backend: str
+    """The name of the backend, and of its directories."""
+    capabilities: frozenset[str]
+    seccomp: bool
+    """Whether it takes a seccomp profile."""
+    own_group: bool
+    """Whether it puts the sandbox into its cgroup (`linux.cgroupsPath`) by itself. Else conmon is started in there,
+    with all that comes after it, and leaves again."""
+
+    def find(self) -> str:
+        """The path of the program; FailedPrecondition `runtime-missing` names the package."""
+        ...
+
+    def options(self, spec: AgentSpec) -> tuple[str, ...]:
+        """What stands before the verb in each of its command lines, beside `--root`."""
+        ...
+
+    def configure(self, config: dict[str, Any], spec: AgentSpec) -> None:
+        """Change a configuration (aos.runtime.bundle) to what this runtime wants."""
+        ...
+
+    def group_limits(self, limits: Limits) -> Limits:
+        """What of the limits is the cgroup's to hold."""
+        ...
+
+    def facts(self) -> Mapping[str, str]:
+        """For people: how it isolates, and what it cannot do."""
+        ...
+
+    def waiting(self, host: Host, id: SandboxId, pid: int) -> bool:
+        """Whether the entrypoint has not been let go yet; `pid` is that of a live process."""
+        ...
+
+    def paused(self, host: Host, id: SandboxId) -> bool: ...
+
+    async def start(self, host: Host, id: SandboxId, record: Record, ended: asyncio.Task[ExitStatus]) -> None:
+        """Let the entrypoint run; `ended` is done when the sandbox has ended."""
+        ...
+
+    async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None: ...
+
+    async def update(self, host: Host, id: SandboxId, limits: Limits) -> None:
+        """Change the limits that are not the cgroup's."""
+        ...
+
+    def forget(self, host: Host, id: SandboxId) -> None:
+        """Remove what it keeps of a sandbox whose processes have ended."""
+        ...
