@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,13 @@ from fix_installation import aos, busybox_root, installation
 from fix_registry import docker_registry, stub_registry
 
 __all__ = ["aos", "builder", "busybox_root", "docker_registry", "installation", "stub_registry"]
+
+# Where tools/peers puts what the distribution does not carry. After all else: an installed program is preferred.
+PEERS = Path(
+    os.environ.get("AOS_PEERS")
+    or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aos-peers"
+)
+os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{PEERS / 'bin'}"
 
 # How quick an example is says something about the machine, not about what is tested.
 settings.register_profile("aos", deadline=None, suppress_health_check=[HealthCheck.too_slow])

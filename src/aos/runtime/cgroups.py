@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from aos.runtime.state import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aos.runtime.spec import Limits
 
 __all__ = ["CgroupV1", "CgroupV2", "Cgroups", "detect_cgroups", "kill_all"]
@@ -39,6 +41,11 @@ class Cgroups(Protocol):
 
     def add(self, group: str, pid: int) -> None:
         """Put a process into the group's `monitor`."""
+        ...
+
+    def spawn_inside(self, group: str, spawn: Callable[[], int]) -> int:
+        """Call `spawn`, which starts a process and returns its pid, so that the process and all that it starts are in
+        the payload. The calling thread ends soon, the process begins its work later: either may be what moves."""
         ...
 
     def pids(self, group: str) -> list[int]:
@@ -129,6 +136,13 @@ class CgroupV2:
     def add(self, group: str, pid: int) -> None:
         (self._root / group / "monitor" / "cgroup.procs").write_text(str(pid))
 
+    def spawn_inside(self, group: str, spawn: Callable[[], int]) -> int:
+        payload = self._root / group / "payload"
+        payload.mkdir(exist_ok=True)
+        pid = spawn()
+        (payload / "cgroup.procs").write_text(str(pid))
+        return pid
+
     def pids(self, group: str) -> list[int]:
         return _pids(self._root / group / "payload")
 
@@ -197,6 +211,14 @@ class CgroupV1:
             with open(f"{path}/{group}/monitor/cgroup.procs", "w") as file:  # noqa: PTH123 - on the start path
                 file.write(str(pid))
 
+    def spawn_inside(self, group: str, spawn: Callable[[], int]) -> int:
+        """The thread moves: that waits for no grace period of the kernel, as moving a process does."""
+        for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
+            _make(f"{path}/{group}/payload")
+            with open(f"{path}/{group}/payload/tasks", "w") as file:  # noqa: PTH123 - on the start path
+                file.write("0")
+        return spawn()
+
     def pids(self, group: str) -> list[int]:
         for path in self._limiting.values():
             return _pids(path / group / "payload")
@@ -237,9 +259,11 @@ class CgroupV1:
             _remove_empty(path / parent)
 
 
-def kill_all(cgroups: Cgroups, group: str) -> None:
-    """SIGKILL to everything in the payload. What forks meanwhile is caught by the caller's next round."""
+def kill_all(cgroups: Cgroups, group: str, spare: int = 0) -> None:
+    """SIGKILL to everything in the payload but one. What forks meanwhile is caught by the caller's next round."""
     for pid in cgroups.pids(group):
+        if pid == spare:
+            continue
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

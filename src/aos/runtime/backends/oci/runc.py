@@ -6,24 +6,22 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aos.content.tree import LayerTree
 from aos.errors import AosError
-from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import TOOL_SECONDS, find_program
-from aos.runtime.backends.supervised.launch import wait_readable
+from aos.runtime.backends.supervised.launch import ToolFailed, wait_readable
 from aos.runtime.backends.supervised.record import process_has_executed
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping
 
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.record import Record
-    from aos.runtime.spec import AgentSpec, Limits
+    from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus
 
 __all__ = ["Runc"]
@@ -48,6 +46,9 @@ class Runc:
     def options(self, spec: AgentSpec) -> tuple[str, ...]:
         return ()
 
+    def exec_prefix(self, process: ProcessSpec) -> tuple[str, ...]:
+        return ()
+
     def configure(self, config: dict[str, Any], spec: AgentSpec) -> None:
         """What aos.runtime.bundle makes is made for these."""
 
@@ -69,7 +70,7 @@ class Runc:
             return await self._release(host, id, ended)
         code, said = await host.call(id, "start")
         if code != 0:
-            raise failure(said, None, record.tree())
+            raise ToolFailed(said)
 
     async def _release(self, host: Host, id: SandboxId, ended: asyncio.Task[ExitStatus]) -> None:
         """What `runc start` does, without its 6 ms: the container's init blocks until somebody reads its FIFO, and
@@ -83,7 +84,7 @@ class Runc:
                 if written.done():
                     await written
                 elif not os.read(descriptor, 16):  # it wrote nothing: it ended without having run
-                    raise failure("the sandbox ended before it was started", None, LayerTree([]))
+                    raise ToolFailed("the sandbox ended before it was started")
             finally:
                 written.cancel()
                 with contextlib.suppress(asyncio.CancelledError, AosError):
@@ -97,6 +98,8 @@ class Runc:
         for pid in host.cgroups.pids(host.group(id)) if everyone else [init] if init is not None else []:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
+        if signum == signal.SIGKILL and self.paused(host, id):
+            await host.call(id, "resume")  # what is frozen does not die
 
     async def update(self, host: Host, id: SandboxId, limits: Limits) -> None:
         """The cgroup holds them all."""

@@ -96,8 +96,6 @@ class SupervisedRuntime:
                 await self._host.kill_payload(id)
             return
         await self._host.tool.signal(self._host, id, signum, everyone=everyone)
-        if state is SandboxState.PAUSED and signum == signal.SIGKILL:
-            await self.resume(id)
 
     async def pause(self, id: SandboxId) -> None:
         await self._change(id, "pause", SandboxState.can_pause)
@@ -140,7 +138,7 @@ class SupervisedRuntime:
         options = ("--leave-running",) if leave_running else ()
         code, said = await self._host.call(id, "checkpoint", "--image-path", str(image), *options)
         if code != 0:
-            raise failure(said, None, LayerTree([]))
+            raise failure(said, "", LayerTree([]))
 
     async def restore(self, id: SandboxId, spec: AgentSpec, image: Path) -> Sandbox:
         self._needs("restore")
@@ -167,7 +165,7 @@ class SupervisedRuntime:
             raise wrong_state(id, state, verb)
         code, said = await self._host.call(id, verb)
         if code != 0:
-            raise failure(said, None, LayerTree([]))
+            raise failure(said, "", LayerTree([]))
 
     def _needs(self, capability: str) -> None:
         tool = self._host.tool

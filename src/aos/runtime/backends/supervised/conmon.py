@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
-from aos.runtime.backends.supervised.launch import spawn, tool_environment, wait_readable
+from aos.runtime.backends.supervised.launch import ToolFailed, spawn, tool_environment, wait_readable
 from aos.runtime.protocol import Stdio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from aos.runtime.backends.supervised.mounts import Mounts
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT",
     "Conmon",
-    "ConmonFailed",
     "connect",
     "connect_stdio",
     "decode_exit",
@@ -43,10 +42,6 @@ _CREATE_SECONDS = 60.0
 
 ATTACH, CONTROL, LOG, PIDFILE, EXIT = "attach", "ctl", "log", "pid", "exit"
 """What conmon makes in its bundle directory; `exit` is a directory with one file."""
-
-
-class ConmonFailed(Exception):
-    """The runtime under conmon refused; the message is the runtime's."""
 
 
 @dataclass(slots=True)
@@ -72,9 +67,10 @@ class Conmon:
         leave_stdin_open: bool,
         exec_spec: Path | None,
         mounts: Mounts | None,
+        inside: Callable[[Callable[[], int]], int] | None,
     ) -> Conmon:
         """Start it; an exec (which has no log) waits for `release`. `runtime`: the OCI runtime, and what stands
-        before the verb in its command lines."""
+        before the verb in its command lines; `inside`: as for `launch.spawn`."""
         (bundle / EXIT).mkdir(exist_ok=True)
         argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime[0], "-b", str(bundle)]
         argv += [
@@ -107,7 +103,7 @@ class Conmon:
             env["_OCI_ATTACHPIPE"] = "5"
         try:
             # It leaves a file named oom where it stands when the kernel kills for want of memory.
-            pid = await spawn(argv, env, theirs, bundle, mounts)
+            pid = await spawn(argv, env, theirs, bundle, mounts, inside)
         except BaseException:
             for fd in ours:
                 os.close(fd)
@@ -122,14 +118,14 @@ class Conmon:
         return started
 
     async def created(self) -> int:
-        """The host pid of the process, once the runtime has created it. ConmonFailed otherwise."""
+        """The host pid of the process, once the runtime has created it. ToolFailed otherwise."""
         try:
             answer = await self._read(self._sync)
         finally:
             self.close()
         pid = answer.get("data", answer.get("pid", -1))
         if not isinstance(pid, int) or pid <= 0:
-            raise ConmonFailed(str(answer.get("message") or "the runtime gave no reason"))
+            raise ToolFailed(str(answer.get("message") or "the runtime gave no reason"))
         return pid
 
     async def attachable(self) -> None:
@@ -165,7 +161,7 @@ class Conmon:
         try:
             answer = json.loads(line.partition(b"\n")[0])  # an exec that is over at once has said that, too
         except ValueError:
-            raise ConmonFailed("conmon ended without a word") from None
+            raise ToolFailed("conmon ended without a word") from None
         return answer if isinstance(answer, dict) else {}
 
 

@@ -15,14 +15,13 @@ from aos.content.tree import LayerTree
 from aos.errors import NotFound
 from aos.runtime.backends.supervised.conmon import (
     Conmon,
-    ConmonFailed,
     connect_stdio,
     decode_exit,
     read_exit_file,
 )
 from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import wrong_state
-from aos.runtime.backends.supervised.launch import reap, wait_readable
+from aos.runtime.backends.supervised.launch import ToolFailed, reap, wait_readable
 from aos.runtime.backends.supervised.record import Record, remove_tree
 from aos.runtime.bundle import process_config
 from aos.runtime.protocol import Exec
@@ -62,7 +61,13 @@ class Execs:
             (bundle / "process.json").write_bytes(msgspec.json.encode(process_config(process, user)))
             conmon = await Conmon.launch(
                 conmon=conmon_path,
-                runtime=[record.runtime, "--root", str(self._host.states), *record.options],
+                runtime=[
+                    *self._host.tool.exec_prefix(process),
+                    record.runtime,
+                    "--root",
+                    str(self._host.states),
+                    *record.options,
+                ],
                 id=id,
                 unique=exec_id,
                 bundle=bundle,
@@ -71,6 +76,7 @@ class Execs:
                 leave_stdin_open=False,
                 exec_spec=bundle / "process.json",
                 mounts=None,
+                inside=None,
             )
         except BaseException:
             remove_tree(bundle)
@@ -81,8 +87,8 @@ class Execs:
         except BaseException as error:
             conmon.kill()
             remove_tree(bundle)
-            if isinstance(error, ConmonFailed):
-                raise failure(str(error), process, tree) from error
+            if isinstance(error, ToolFailed):
+                raise failure(str(error), process.args[0], tree) from error
             raise
         self._waiting[exec_id] = conmon, bundle, process
         return Exec(exec_id, stdio)
@@ -97,10 +103,10 @@ class Execs:
             conmon.release()
             try:
                 await conmon.created()
-            except ConmonFailed as error:
+            except ToolFailed as error:
                 record = Record.read(self._host.sandboxes / id)
                 tree = record.tree() if record else LayerTree([])
-                raise failure(str(error), process, tree) from error
+                raise failure(str(error), process.args[0], tree) from error
             await self._ended(id, pidfd)
             written = read_exit_file(bundle)
             if written is None:

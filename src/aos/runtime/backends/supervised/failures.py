@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import stat
 from typing import TYPE_CHECKING
 
-from aos.content.tree import resolve
 from aos.errors import AosError, FailedPrecondition, Internal, InvalidArgument
-from aos.runtime.bundle import DEFAULT_PATH
+from aos.runtime.backends.supervised.entrypoint import not_executable, not_found
 
 if TYPE_CHECKING:
     from aos.content.tree import Tree
     from aos.ids import SandboxId
-    from aos.runtime.spec import ProcessSpec
 
 __all__ = ["failure", "refused_limits"]
 
@@ -23,15 +19,16 @@ __all__ = ["failure", "refused_limits"]
 _MESSAGE = re.compile(r'level=(?:error|fatal) msg="((?:[^"\\]|\\.)*)"')
 """runc's log format, in which it writes what it has to say."""
 _MOUNT = re.compile(r'error mounting "([^"]*)" to rootfs at "([^"]*)": (.*)')
-_NOT_FOUND = ("not found in $PATH", "no such file or directory")
+# runsc: runsc/boot ("failed to load x: no such file", "error finding executable \"x\" in PATH").
+_ABOUT_COMMAND = ("exec", "failed to load")
+_NOT_FOUND = ("error finding executable", "not found in $PATH", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
 
 
-def failure(said: str, process: ProcessSpec | None, tree: Tree) -> AosError:
-    """The error for a runtime's last words; `process` is what it was to run, where that is the likely cause."""
+def failure(said: str, command: str, tree: Tree) -> AosError:
+    """The error for a runtime's last words; `command` is what it was to run, empty where that is no likely cause."""
     match = _MESSAGE.search(said)
     said = match[1].replace('\\"', '"') if match else said.strip()
-    command = process.args[0] if process is not None and process.args else ""
     mount = _MOUNT.search(said)
     if mount is not None:
         return FailedPrecondition(
@@ -39,24 +36,11 @@ def failure(said: str, process: ProcessSpec | None, tree: Tree) -> AosError:
             code="mount-failed",
             hint="a directory is mounted on a directory, a file on a file; /proc, /sys and /dev are the sandbox's own",
         )
-    about_command = "exec" in said and (not command or command in said)
+    about_command = command and command in said and any(words in said for words in _ABOUT_COMMAND)
     if about_command and any(words in said for words in _NOT_FOUND):
-        near = _near(command, tree)
-        return FailedPrecondition(
-            f"the image has no {command!r} to run" if command else f"the command was not found: {said}",
-            code="entrypoint-not-found",
-            hint=f"there is: {', '.join(near)}" if near else "check the command and the image's PATH",
-            exit_status=127,
-            command=command,
-        )
+        return not_found(command, tree)
     if about_command and any(words in said for words in _NOT_EXECUTABLE):
-        return FailedPrecondition(
-            f"{command or 'the command'} cannot be executed: {said.rpartition(': ')[2]}",
-            code="entrypoint-not-executable",
-            hint="it needs the executable bit, and the format of this machine or a '#!' line",
-            exit_status=126,
-            command=command,
-        )
+        return not_executable(command, said.rpartition(": ")[2])
     return Internal(
         f"the OCI runtime failed: {said or 'it gave no reason'}",
         code="runtime-failed",
@@ -72,15 +56,3 @@ def refused_limits(error: OSError, id: SandboxId) -> AosError:
         hint="a memory limit cannot be below what is in use, and no limit far beyond what the host has",
         sandbox=id,
     )
-
-
-def _near(command: str, tree: Tree) -> list[str]:
-    """Executables of the image with a similar name."""
-    name = command.rpartition("/")[2]
-    names: set[str] = set()
-    for directory in DEFAULT_PATH.split(":"):
-        path = resolve(tree, directory, follow_last=True)
-        status = tree.lstat(path)
-        if status is not None and stat.S_ISDIR(status.st_mode):
-            names.update(tree.names(path))
-    return difflib.get_close_matches(name, sorted(names), n=3)

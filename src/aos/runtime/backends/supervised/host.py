@@ -110,21 +110,22 @@ class Host:
     def group(self, id: SandboxId) -> str:
         return f"{self.config.cgroup_parent}/{id}"
 
-    async def call(self, id: SandboxId, verb: str, *arguments: str) -> tuple[int, str]:
+    async def call(
+        self, id: SandboxId, verb: str, *arguments: str, after: tuple[str, ...] = ()
+    ) -> tuple[int, str]:
         """Call the OCI runtime that made the sandbox: (exit code, what it said)."""
         record = Record.read(self.sandboxes / id)
         runtime, options = (record.runtime, record.options) if record else (self.tools()[0], ())
-        argv = [runtime, "--root", str(self.states), *options, verb, *arguments, id]
+        argv = [runtime, "--root", str(self.states), *options, verb, *arguments, id, *after]
         return await run_tool(argv, tool_environment(), seconds=TOOL_SECONDS)
 
     async def kill_payload(self, id: SandboxId) -> None:
-        group = self.group(id)
-        pid = self.pid(id)
+        group, pid, record = self.group(id), self.pid(id), Record.read(self.sandboxes / id)
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # the init of a pid namespace takes all with it
-        kill_all(self.cgroups, group)
-        if self.tool.paused(self, id):
+        kill_all(self.cgroups, group, spare=record.conmon if record else 0)
+        if self.cgroups.frozen(group):
             await self.call(id, "resume")
 
 

@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
     from aos.runtime.backends.supervised.mounts import Mounts
 
-__all__ = ["reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
+__all__ = ["ToolFailed", "reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
 
 _T = TypeVar("_T")
+
+
+class ToolFailed(Exception):
+    """An OCI runtime refused; the message is its own."""
 
 
 def tool_environment() -> dict[str, str]:
@@ -37,11 +41,17 @@ def tool_environment() -> dict[str, str]:
 
 
 async def spawn(
-    argv: list[str], env: Mapping[str, str], fds: Sequence[int], cwd: Path, mounts: Mounts | None = None
+    argv: list[str],
+    env: Mapping[str, str],
+    fds: Sequence[int],
+    cwd: Path,
+    mounts: Mounts | None = None,
+    inside: Callable[[Callable[[], int]], int] | None = None,
 ) -> int:
     """Start `argv` in a session and a directory of its own, its descriptors 3, 4, … being `fds`; return its pid.
 
-    Standard input and output are /dev/null; standard error, too, unless `fds` says otherwise.
+    Standard input and output are /dev/null; standard error, too, unless `fds` says otherwise. `inside` is called
+    with what starts the process, in a thread of its own, and takes it to where it shall be.
     """
 
     def start() -> int:
@@ -50,6 +60,8 @@ async def spawn(
         else:
             separate_directory()
         os.chdir(cwd)  # this thread's own, in either case
+        if inside is not None:
+            return inside(lambda: _spawn(argv, env, fds))
         return _spawn(argv, env, fds)
 
     return await _in_thread(start)

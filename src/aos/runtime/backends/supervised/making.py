@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import resource
 from pathlib import Path
@@ -13,11 +14,14 @@ import msgspec
 
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree, resolve
-from aos.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from aos.errors import AlreadyExists, FailedPrecondition, NotFound
 from aos.ids import SandboxId
-from aos.runtime.backends.supervised.conmon import LOG, Conmon, ConmonFailed
+from aos.runtime.backends.supervised.checks import check_spec, check_targets
+from aos.runtime.backends.supervised.conmon import LOG, Conmon
+from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits
 from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.launch import ToolFailed
 from aos.runtime.backends.supervised.mounts import MemoryFile, Mounts, Overlay
 from aos.runtime.backends.supervised.record import Record, process_start
 from aos.runtime.bundle import runtime_config
@@ -57,8 +61,10 @@ class Making:
         tools, directory = self._host.tools(), self._host.sandboxes / id
         tool = self._host.tool
         seccomp, options = self._host.seccomp_profile() if tool.seccomp else None, tool.options(spec)
-        _check(spec)
+        check_spec(spec)
         layers = await self._lowers(spec.rootfs.layers)
+        tree = LayerTree([*layers, *filter(None, (spec.rootfs.upper,))])
+        check_command(spec.process, tree, check_targets(spec, tree))
         trees = {
             mount.target: await self._lowers(mount.layers) for mount in spec.mounts if mount.kind == "layers"
         }
@@ -90,6 +96,7 @@ class Making:
                 leave_stdin_open=spec.leave_stdin_open,
                 exec_spec=None,
                 mounts=mounts,
+                inside=None if tool.own_group else functools.partial(self._host.cgroups.spawn_inside, group),
             )
             record = Record(
                 conmon.pid,
@@ -106,8 +113,8 @@ class Making:
             pid = await conmon.created()
         except BaseException as error:
             await self._removal.give_up(id, conmon)
-            if isinstance(error, ConmonFailed):
-                raise failure(str(error), spec.process, LayerTree(layers)) from error
+            if isinstance(error, ToolFailed):
+                raise failure(str(error), spec.process.args[0], LayerTree(layers)) from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 from aos.content.blobs import storage_error
 
@@ -182,41 +189,14 @@ class Making:
             raise wrong_state(id, state, "start")
         record = Record.read(self._host.sandboxes / id)
         assert record is not None  # a created sandbox has one
-        await self._host.tool.start(self._host, id, record, self._ends.watch(id, record))
+        try:
+            await self._host.tool.start(self._host, id, record, self._ends.watch(id, record))
+        except ToolFailed as error:
+            raise failure(str(error), self._command(id), record.tree()) from error
 
-
-def _check(spec: AgentSpec) -> None:
-    """What the kernel would refuse with less to say."""
-    if not spec.process.args:
-        raise InvalidArgument(
-            "there is no command to run",
-            code="spec-invalid",
-            hint="give the package an entrypoint, or name a command",
-        )
-    if not spec.process.cwd.startswith("/"):
-        raise InvalidArgument(
-            f"the working directory {spec.process.cwd!r} is not absolute", code="spec-invalid"
-        )
-    if not spec.rootfs.layers:
-        raise InvalidArgument("the root file system has no layer", code="spec-invalid")
-    for mount in spec.mounts:
-        if (
-            not mount.target.startswith("/")
-            or ".." in mount.target.split("/")
-            or mount.target.rstrip("/") == ""
-        ):
-            raise InvalidArgument(f"{mount.target!r} is not a place to mount at", code="spec-invalid")
-        if mount.kind == "layers" and not mount.layers:
-            raise InvalidArgument(f"the mount at {mount.target!r} has no layer", code="spec-invalid")
-        if mount.kind == "bind" and not (
-            mount.source and mount.source.is_absolute() and mount.source.exists()
-        ):
-            raise InvalidArgument(
-                f"{mount.source} does not exist, or is not absolute",
-                code="mount-source-missing",
-                hint="make it first; AOS makes no directories on the host",
-                source=str(mount.source),
-            )
+    def _command(self, id: SandboxId) -> str:
+        config = msgspec.json.decode((self._host.sandboxes / id / "config.json").read_bytes())
+        return str(config["process"]["args"][0])
 
 
 def _find(mount: Mount, tree: LayerTree) -> str:

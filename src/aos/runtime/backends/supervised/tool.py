@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.record import Record
-    from aos.runtime.spec import AgentSpec, Limits
+    from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus
 
 __all__ = ["Tool"]
@@ -40,6 +40,10 @@ class Tool(Protocol):
         """What stands before the verb in each of its command lines, beside `--root`."""
         ...
 
+    def exec_prefix(self, process: ProcessSpec) -> tuple[str, ...]:
+        """What its command line is given to, where conmon calls it for an exec; most need nothing."""
+        ...
+
     def configure(self, config: dict[str, Any], spec: AgentSpec) -> None:
         """Change a configuration (aos.runtime.bundle) to what this runtime wants."""
         ...
@@ -59,7 +63,7 @@ class Tool(Protocol):
     def paused(self, host: Host, id: SandboxId) -> bool: ...
 
     async def start(self, host: Host, id: SandboxId, record: Record, ended: asyncio.Task[ExitStatus]) -> None:
-        """Let the entrypoint run; `ended` is done when the sandbox has ended."""
+        """Let the entrypoint run; `ended` is done when the sandbox has ended. Raises ToolFailed."""
         ...
 
     async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None: ...

@@ -1,0 +1,135 @@
+"""gVisor's runsc as the tool of a supervised backend: a kernel of its own, in user space, for each sandbox.
+
+Facts about runsc are from gvisor.dev/gvisor, runsc/: config/config.go (options), container/state_file.go (the file
+that holds a container's state), sandbox/sandbox.go (the control socket), cmd/ (verbs).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aos.runtime.backends.supervised.host import find_program
+from aos.runtime.backends.supervised.launch import ToolFailed
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from aos.ids import SandboxId
+    from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.backends.supervised.record import Record
+    from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
+    from aos.runtime.state import ExitStatus
+
+__all__ = ["Runsc"]
+
+_OPTIONS = (
+    # Its processes are in our cgroup from their first moment: it needs none of its own, and refuses hybrid hosts.
+    "--ignore-cgroups",
+    # What a sandbox writes is in the overlay's upper directory, where the host sees it.
+    "--overlay2=none",
+    # Regions and volumes are shared with the host and with other sandboxes: both see what either writes.
+    "--file-access-mounts=shared",
+    # The kernel's socket is the host's.
+    "--host-uds=open",
+    "--platform=systrap",
+)
+
+_WITHOUT_TTY = '''for word; do shift; [ "$word" = --tty ] || set -- "$@" "$word"; done; exec "$0" "$@"'''
+"""conmon 2.1.6 says --tty to an exec with a terminal; runsc refuses the word, and reads the process's `terminal`."""
+
+
+class Runsc:
+    backend = "gvisor"
+    capabilities = frozenset(
+        {
+            "attach",
+            "checkpoint",
+            "exec",
+            "limits",
+            "logs",
+            "pause",
+            "restore",
+            "stats",
+            "terminal",
+            "update",
+        }
+    )
+    seccomp = False
+    own_group = False
+
+    def __init__(self, program: str = "runsc") -> None:
+        self._program = program
+
+    def find(self) -> str:
+        return find_program(self._program)
+
+    def options(self, spec: AgentSpec) -> tuple[str, ...]:
+        """`sandbox`: a network stack of its own, over the interfaces of the sandbox's network namespace; `none`: with a
+        loopback interface, which a new namespace has but does not bring up."""
+        network = spec.network if spec.network in ("none", "host") else "sandbox"
+        return (*_OPTIONS, f"--network={network}")
+
+    def exec_prefix(self, process: ProcessSpec) -> tuple[str, ...]:
+        return ("/bin/sh", "-c", _WITHOUT_TTY) if process.terminal else ()
+
+    def configure(self, config: dict[str, Any], spec: AgentSpec) -> None:
+        if spec.limits.pids is not None:
+            limit = {"type": "RLIMIT_NPROC", "soft": spec.limits.pids, "hard": spec.limits.pids}
+            config["process"]["rlimits"].append(limit)
+
+    def group_limits(self, limits: Limits) -> Limits:
+        """Not the number of processes: the host's are not the sandbox's."""
+        return replace(limits, pids=None)
+
+    def facts(self) -> Mapping[str, str]:
+        return {
+            "isolation": "a kernel of its own (systrap); the host's seccomp profile does not apply inside"
+        }
+
+    def waiting(self, host: Host, id: SandboxId, pid: int) -> bool:
+        return _status(host, id) in ("creating", "created")
+
+    def paused(self, host: Host, id: SandboxId) -> bool:
+        return _status(host, id) == "paused"
+
+    async def start(self, host: Host, id: SandboxId, record: Record, ended: asyncio.Task[ExitStatus]) -> None:
+        if record.image:
+            bundle = str(host.sandboxes / id)
+            code, said = await host.call(
+                id, "restore", "--detach", "--bundle", bundle, "--image-path", record.image
+            )
+        else:
+            code, said = await host.call(id, "start")
+        if code != 0:
+            raise ToolFailed(said)
+
+    async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None:
+        if signum == signal.SIGKILL and self.paused(host, id):
+            await host.kill_payload(id)  # what is paused inside does not die of a signal inside
+            return
+        await host.call(id, "kill", *(["--all"] if everyone else []), after=(str(signum.value),))
+
+    async def update(self, host: Host, id: SandboxId, limits: Limits) -> None:
+        """The number of processes."""
+
+    def forget(self, host: Host, id: SandboxId) -> None:
+        for name in (f"{_state(id)}.state", f"{_state(id)}.lock", f"runsc-{id}.sock"):
+            (host.states / name).unlink(missing_ok=True)
+
+
+def _state(id: SandboxId) -> str:
+    return f"{id}_sandbox:{id}"
+
+
+def _status(host: Host, id: SandboxId) -> str:
+    """`creating`, `created`, `running`, `paused`, `stopped`; empty when there is no such container."""
+    path: Path = host.states / f"{_state(id)}.state"
+    try:
+        return str(json.loads(path.read_bytes()).get("status", ""))
+    except (OSError, ValueError):
+        return ""

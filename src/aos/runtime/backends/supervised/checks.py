@@ -1,0 +1,75 @@
+"""What is refused of a specification before anything is made: what the kernel or a runtime would refuse later, with less
+to say; and what it would let pass, to the harm of isolation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aos.content.tree import resolve
+from aos.errors import AosError, InvalidArgument
+
+if TYPE_CHECKING:
+    from aos.content.tree import Tree
+    from aos.runtime.spec import AgentSpec
+
+__all__ = ["check_spec", "check_targets"]
+
+_RESERVED = ("proc", "sys")
+"""The sandbox's own view of itself: what is mounted there, or below, could lie to it or to a runtime."""
+
+
+def check_spec(spec: AgentSpec) -> None:
+    """What the kernel would refuse with less to say."""
+    if not spec.process.args:
+        raise InvalidArgument(
+            "there is no command to run",
+            code="spec-invalid",
+            hint="give the package an entrypoint, or name a command",
+        )
+    if not spec.process.cwd.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory {spec.process.cwd!r} is not absolute", code="spec-invalid"
+        )
+    if not spec.rootfs.layers:
+        raise InvalidArgument("the root file system has no layer", code="spec-invalid")
+    for mount in spec.mounts:
+        if (
+            not mount.target.startswith("/")
+            or ".." in mount.target.split("/")
+            or mount.target.rstrip("/") == ""
+        ):
+            raise InvalidArgument(f"{mount.target!r} is not a place to mount at", code="spec-invalid")
+        if mount.kind == "layers" and not mount.layers:
+            raise InvalidArgument(f"the mount at {mount.target!r} has no layer", code="spec-invalid")
+        if mount.kind == "bind" and not (
+            mount.source and mount.source.is_absolute() and mount.source.exists()
+        ):
+            raise InvalidArgument(
+                f"{mount.source} does not exist, or is not absolute",
+                code="mount-source-missing",
+                hint="make it first; AOS makes no directories on the host",
+                source=str(mount.source),
+            )
+
+
+def check_targets(spec: AgentSpec, tree: Tree) -> list[str]:
+    """Where mounts go, with the links of the root file system followed: `mount-target-reserved`."""
+    places = []
+    for mount in spec.mounts:
+        try:
+            place = resolve(tree, mount.target, follow_last=True)
+        except AosError as error:
+            raise InvalidArgument(
+                f"{mount.target!r} is not a place to mount at: {error.message}", code="spec-invalid"
+            ) from error
+        top = place.partition("/")[0]
+        if top in _RESERVED or place in ("", "dev", "dev/pts"):
+            through = "" if place == mount.target.strip("/") else f" (it leads to /{place})"
+            raise InvalidArgument(
+                f"nothing can be mounted at {mount.target!r}{through}: it is the sandbox's own",
+                code="mount-target-reserved",
+                hint="mount it elsewhere; /dev/shm and single files below /dev are free to use",
+                target=mount.target,
+            )
+        places.append(place)
+    return places

@@ -1,0 +1,17 @@
+"""The gvisor backend passes the suite of every backend; and what a kernel of its own adds."""
+
+from __future__ import annotations
+
+import pytest
+
+from aos.runtime.backends.gvisor import Runsc
+from fix_installation import requires
+from supervised_cases import SupervisedCases
+
+pytestmark = pytest.mark.root
+
+
+class TestRunsc(SupervisedCases):
+    def tool(self) -> Runsc:
+        requires("runsc")
+        return Runsc()
