@@ -227,6 +227,7 @@ def test_a_parent_that_is_no_agentfile(write: Any, base: str, place: str, code: 
         ("~/Agentfile", "extends-invalid", "must not be an absolute path"),
         ("base", "extends-not-found", "for the file, write ./base"),
         ("${{ args.A }}", "extends-invalid", "cannot be used in extends"),
+        ('"./${{ args.A }}"', "extends-invalid", "cannot be used in extends"),
         ('""', "agentfile-invalid", "must not be empty"),
         ('"./a\\0b"', "agentfile-invalid", "NUL"),
         ("[./base]", "agentfile-invalid", "must be a string, not a list"),
