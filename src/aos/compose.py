@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aos.build import BuildRequest, BuildServices
     from aos.build.cache_store import CacheStore
     from aos.build.explain import Explanation
+    from aos.build.plugins import Plugins
     from aos.build.progress import How
     from aos.build.prune import Item as CacheItem
     from aos.config import Config
@@ -348,7 +349,28 @@ def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:
         clock=SystemClock(),
         ids=RandomIds(),
         cache_size=config.build_cache,
+        plugins=build_plugins(environ),
     )
+
+
+def build_plugins(environ: Mapping[str, str]) -> Plugins:
+    """Raise InvalidArgument (`plugin-timeout-invalid`)."""
+    from datetime import timedelta
+
+    from aos.build.plugins import EXECUTE_LIMIT, INPUTS_LIMIT, Plugins
+    from aos.errors import InvalidArgument
+
+    text = environ.get("AOS_PLUGIN_TIMEOUT")
+    if not text:
+        return Plugins(environ=environ)
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= EXECUTE_LIMIT.total_seconds() * 24):
+        raise InvalidArgument(
+            f"AOS_PLUGIN_TIMEOUT is {text!r:.40}, which is not a number of seconds up to a day",
+            code="plugin-timeout-invalid",
+            hint="unset it, or set it to a whole number: AOS_PLUGIN_TIMEOUT=7200",
+        )
+    limit = timedelta(seconds=int(text))
+    return Plugins(environ=environ, inputs_limit=min(INPUTS_LIMIT, limit), execute_limit=limit)
 
 
 def runtime(config: Config, content: ContentStore) -> RuntimeFacade:

@@ -131,7 +131,8 @@ def cache_use(directory: Path) -> CacheUse:
 
 
 def forget(directory: Path, content: ContentStore) -> CacheUse:
-    """Remove all of it. Safe beside a build: what it has used is held by its lease, the rest it makes anew."""
+    """Remove all of it. Safe beside a build: what it has used is held by its lease, a cache that
+    a step has mounted stays, the rest it makes anew."""
     before = cache_use(directory)
     cache = Cache(directory / "cache", content)
     for file in (directory / "cache").glob("*/*.json"):

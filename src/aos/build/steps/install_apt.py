@@ -7,15 +7,14 @@ are kept out of the layer.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import fcntl
+import functools
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aos.build.cache_mounts import take
 from aos.build.host.apt import Release, acquire_options, auth_files, host_archives, read_release, trusted_keys
 from aos.build.host.network import network_mounts, proxy_environment
 from aos.build.steps.sandbox import Command, run_command
@@ -26,8 +25,6 @@ from aos.errors import FailedPrecondition
 from aos.runtime.spec import Mount
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from aos.agentfile.definition import Install
     from aos.build.host.apt import Archive
     from aos.build.steps.task import Task
@@ -58,17 +55,7 @@ async def execute_apt(task: Task, step: Install) -> Traces:
     release = _target_release(task)
     files = task.around.workspace.fresh("apt")
     mounts = [*_write_settings(task, files, release, step.network)]
-    name = f"apt-{release.id}-{release.codename}" if release.codename else "apt"
-    caches = task.around.mounts / name
-    for part in ("lists/partial", "archives/partial"):
-        (caches / part).mkdir(parents=True, exist_ok=True)
-    mounts += [
-        Mount("tmpfs", "/tmp"),
-        Mount("tmpfs", "/run"),
-        Mount("bind", "/var/lib/apt/lists", caches / "lists"),
-        Mount("bind", "/var/cache/apt/archives", caches / "archives"),
-        *(network_mounts() if step.network else ()),
-    ]
+    mounts += [Mount("tmpfs", "/tmp"), Mount("tmpfs", "/run"), *(network_mounts() if step.network else ())]
     env = (
         *task.below.env,
         ("LC_ALL", "C.UTF-8"),
@@ -79,7 +66,16 @@ async def execute_apt(task: Task, step: Install) -> Traces:
         *(proxy_environment(task.around.environ) if step.network else ()),
     )
     args = ("/bin/sh", "-c", _SCRIPT if step.network else _OFFLINE_SCRIPT, "install", *step.packages)
-    async with _exclusively(caches):
+    name = f"{release.id}-{release.codename}" if release.codename else "unknown"
+    waiting = functools.partial(task.output, "waiting for apt's cache, which another step uses")
+    # Locked: apt's own lock on its lists fails at once instead of waiting.
+    async with take(task.around.mounts, "apt", name, "locked", waiting=waiting) as cache:
+        for part in ("lists", "archives"):
+            (cache / part / "partial").mkdir(parents=True, exist_ok=True)
+        mounts += [
+            Mount("bind", "/var/lib/apt/lists", cache / "lists"),
+            Mount("bind", "/var/cache/apt/archives", cache / "archives"),
+        ]
         await run_command(task, Command(args, env, mounts=tuple(mounts), network=step.network))
     return Traces(mounts=tuple(mount.target for mount in mounts), drop=DPKG_TRACES)
 
@@ -165,19 +161,3 @@ def _copy_target_keys(task: Task, directory: Path) -> None:
             if lower.lstat(path) is not None:
                 with os.fdopen(lower.open(path), "rb") as reading, (directory / name).open("wb") as writing:
                     shutil.copyfileobj(reading, writing)
-
-
-@contextlib.asynccontextmanager
-async def _exclusively(directory: Path) -> AsyncIterator[None]:
-    """One apt at a time on a cache mount: apt's own lock on its lists fails at once instead of waiting."""
-    lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(0.1)
-        yield
-    finally:
-        os.close(lock)
