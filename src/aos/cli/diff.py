@@ -35,6 +35,9 @@ VERB = Verb(
 _MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
 
+_STEP_WIDTH = 40
+
+
 def main(args: Arguments) -> int:
     import os
 
@@ -163,7 +166,10 @@ def _value(aspect: str, file: File) -> str:
 
 def _steps(diff: PackageDiff, change: FileChange) -> str:
     """The steps that are responsible, on each side where there is one."""
-    one, two = diff.responsible(change)
+    one, two = (
+        step if len(step) <= _STEP_WIDTH else step[: _STEP_WIDTH - 1] + "…"
+        for step in diff.responsible(change)
+    )
     return f"[{one or two}]" if one == two or not (one and two) else f"[{one} -> {two}]"
 
 
