@@ -157,6 +157,13 @@ def test_a_parent_of_stages_alone_goes_on_from_its_last(write: Any) -> None:
     assert extended(write, "stages: [{name: c, from: b}]\n", base).final.name == "c"
 
 
+def test_a_stage_that_comes_to_need_itself(write: Any) -> None:
+    circle = "stages: [{name: tools, steps: [{copy: {from: extra, src: /a, dest: /a}}]}]\n"
+    [problem] = refused(write(base=BASE, child=NAMED + "extends: ./base\n" + circle)).problems
+    assert (problem.file, problem.line, problem.code) == ("child", 5, "stage-cycle")
+    assert "tools -> extra -> tools" in problem.message
+
+
 def test_several_levels_in_several_directories(write: Any) -> None:
     write(
         a__Agentfile=HEAD
