@@ -101,7 +101,7 @@ def _print_files(diff: PackageDiff, changes: Sequence[FileChange], every_file: b
         path = f"/{change.path}" + ("/" if change.known.kind == "directory" else "")
         if whole > 1:
             files = [one.known for one in changes[position : position + whole]]
-            said = f"{size(sum(file.size for file in files))} in {whole - 1} names"
+            said = f"{size(sum(file.size for file in files))} and {whole - 1} inside"
         else:
             said = _what(change)
         rows.append((change.change, clean(path), said, clean(_steps(diff, change))))
