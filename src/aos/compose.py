@@ -392,9 +392,10 @@ def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
 class _BuildCache:
     """The builds' room, imported when somebody asks what it takes: the daemon does not build."""
 
-    def __init__(self, directory: Path, content: ContentStore) -> None:
+    def __init__(self, directory: Path, content: ContentStore, runtime: RuntimeFacade) -> None:
         self._directory = directory
         self._content = content
+        self._runtime = runtime
 
     def size(self) -> tuple[int, int]:
         from aos.build.prune import cache_use
@@ -406,6 +407,11 @@ class _BuildCache:
         from aos.build.prune import forget
 
         forget(self._directory, self._content)
+
+    async def sweep(self) -> None:
+        from aos.build.sweep import sweep
+
+        await sweep(self._directory, self._runtime)
 
 
 def serve_node(*, ready: int | None = None) -> None:
@@ -430,17 +436,18 @@ def serve_node(*, ready: int | None = None) -> None:
         with single_instance(config):
             content = content_store(config)
             registry = local_registry(config, content)
+            backends = runtime(config, content)
             journal = SqliteJournal(config.root / "node" / "journal.sqlite3")
             try:
                 asyncio.run(
                     serve(
                         config,
-                        runtime=runtime(config, content),
+                        runtime=backends,
                         journal=journal,
                         programs=PackagePrograms(content, registry),
                         content=content,
                         registry=registry,
-                        builds=_BuildCache(config.root / "build", content),
+                        builds=_BuildCache(config.root / "build", content, backends),
                         clock=SystemClock(),
                         ids=RandomIds(),
                         ready=word,
