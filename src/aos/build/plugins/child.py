@@ -1,35 +1,33 @@
-"""The process that a plugin from outside runs in: one call, then it ends.
+"""The program that a plugin from outside runs in: one call, then it ends. See `external.py` for the other side.
+
+    python child.py SYS.PATH-AS-JSON DESCRIPTOR
 
 What the plugin and its commands write is the process's output. Request and answer are JSON in one file in memory,
-which nothing that the plugin starts inherits. See `external.py` for the other side.
+which nothing that the plugin starts inherits. Every build that uses a plugin starts it: it imports what it needs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-import inspect
 import json
 import os
-import traceback
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Any
-
-from aos.build.plugins import PluginTask
-from aos.content.tree import LayerTree
-from aos.errors import AosError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["main"]
+
+class _WrongOptions(Exception):
+    """What `inputs` says of the options."""
 
 
 class _CommandFailed(Exception):
     """A command that `PluginTask.run` ran."""
 
 
-def main(descriptor: int) -> None:
+def main(path: str, descriptor: int) -> None:
+    sys.path[:] = json.loads(path)
     os.set_inheritable(descriptor, False)
     with os.fdopen(descriptor, "r+b") as file:
         request = json.loads(file.read())
@@ -40,19 +38,22 @@ def main(descriptor: int) -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, object]:
-    call = request["call"]
+    from aos.errors import AosError
+
     try:
         plugin = _load(request["entry_point"])
-        if call == "inputs":
+        if request["call"] == "inputs":
             return {"inputs": _inputs(plugin, request["options"])}
-        asyncio.run(_execute(plugin, request["task"]))
+        _execute(plugin, request["task"])
+    except _WrongOptions as error:
+        return {"options": str(error)}
     except _CommandFailed as error:
         return {"failed": str(error)}
     except AosError as error:
         return {"error": error.to_wire()}
     except Exception as error:
-        if isinstance(error, ValueError) and call == "inputs":
-            return {"options": str(error)}
+        import traceback
+
         traceback.print_exc()
         return {"failed": f"failed: {type(error).__name__}: {error}"}
     return {}
@@ -67,7 +68,10 @@ def _load(entry_point: str) -> Any:
 
 
 def _inputs(plugin: Any, options: Mapping[str, object]) -> Mapping[str, object]:
-    found = plugin.inputs(options)
+    try:
+        found = plugin.inputs(options)
+    except ValueError as error:
+        raise _WrongOptions(error) from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise TypeError(f"`inputs` must return a dict with texts as keys, not {_short(found)}")
     try:
@@ -77,7 +81,14 @@ def _inputs(plugin: Any, options: Mapping[str, object]) -> Mapping[str, object]:
     return found
 
 
-async def _execute(plugin: Any, task: dict[str, Any]) -> None:
+def _execute(plugin: Any, task: dict[str, Any]) -> None:
+    import asyncio
+    import inspect
+    from pathlib import Path
+
+    from aos.build.plugins import PluginTask
+    from aos.content.tree import LayerTree
+
     environ = task.pop("environ")
     work = PluginTask(
         **task
@@ -87,14 +98,19 @@ async def _execute(plugin: Any, task: dict[str, Any]) -> None:
         output=lambda line: print(line, flush=True),  # noqa: T201 - the build shows this process's output
         run=_run,
     )
-    answer = plugin.execute(work)
-    if inspect.isawaitable(answer):
-        answer = await answer
+
+    async def call() -> object:
+        answer = plugin.execute(work)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    answer = asyncio.run(call())
     if answer is not None:
         raise TypeError(f"`execute` must return None, not {_short(answer)}")
 
 
 async def _run(args: Sequence[str], environ: Mapping[str, str]) -> None:
+    import asyncio
+
     process = await asyncio.create_subprocess_exec(*args, stdin=asyncio.subprocess.DEVNULL, env=dict(environ))
     code = await process.wait()
     if code != 0:
@@ -103,3 +119,7 @@ async def _run(args: Sequence[str], environ: Mapping[str, str]) -> None:
 
 def _short(value: object) -> str:
     return f"{type(value).__name__} {value!r:.60}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.build.host.command import run_on_host
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExternalPlugin"]
 
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    "from aos.build.plugins.child import main; main(int(sys.argv[2]))"
-)
+_CHILD = Path(__file__).with_name("child.py")
 _LARGEST = 1 << 20
 """Bytes of an answer; it is part of a cache key, not of a layer."""
 _TAIL = 4096
@@ -89,7 +87,7 @@ class ExternalPlugin:
             _answer(file, code, tail)
 
     def _command(self, file: int) -> tuple[str, ...]:
-        return (sys.executable, "-I", "-c", _BOOT, json.dumps(sys.path), str(file))
+        return (sys.executable, "-I", str(_CHILD), json.dumps(sys.path), str(file))
 
 
 @contextlib.contextmanager

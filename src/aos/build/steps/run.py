@@ -55,15 +55,17 @@ async def execute_run(task: Task, step: Run) -> Traces:
             secrets = secret_mounts(task, step)
             mounts += secrets.mounts
             args, redact = secrets.args, secrets.redaction
-        if step.mounts:
-            from aos.build.steps.bind_mounts import bind_mounts
-
-            mounts += await bind_mounts(task, step)
         if step.ssh:
             mounts += await _agents(task, step, stack)
             env = (*env, ("SSH_AUTH_SOCK", f"{_AGENTS}/{step.ssh[0]}"))
         if step.caches:
             mounts += await _caches(task, step, stack)
+        if step.mounts:
+            from aos.build.steps.bind_mounts import bind_mounts, make_places
+
+            binds = await bind_mounts(task, step)
+            make_places(task, binds, mounts)
+            mounts += binds
         mounts.sort(key=lambda mount: mount.target.count("/"))  # one inside of another comes after it
         command = Command(args, env, work_dir, step.user, tuple(mounts), networked)
         await run_command(task, command, redact)

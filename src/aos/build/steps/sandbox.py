@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aos.build.steps.task import Task
     from aos.runtime.state import ExitStatus
 
-__all__ = ["Command", "run_command"]
+__all__ = ["Command", "Lines", "run_command"]
 
 _TAIL = 40  # lines of output kept for the error
 _PACKET = 1 << 16  # conmon's packets are at most 8 KiB and one byte
@@ -60,7 +60,7 @@ async def run_command(task: Task, command: Command, redact: Redaction | None = N
         network="host" if command.network else "none",
         log=Path(os.devnull),  # it is read as it is written
     )
-    lines = _Lines(task.output, redact)
+    lines = Lines(task.output, redact)
     try:
         try:
             await runtime.create(id, spec)
@@ -85,7 +85,7 @@ async def run_command(task: Task, command: Command, redact: Redaction | None = N
         raise step_failed(task.vertex, _how(status), lines.tail, exit_code=status.shell_code)
 
 
-async def _forward(stream: socket.socket, lines: _Lines) -> None:
+async def _forward(stream: socket.socket, lines: Lines) -> None:
     """Until the end of file: each packet is one byte (2: output, 3: error) and data."""
     loop = asyncio.get_running_loop()
     while packet := await loop.sock_recv(stream, _PACKET):
@@ -129,7 +129,7 @@ def _how(status: ExitStatus) -> str:
     return f"ended in an unknown way ({status.detail})" if status.detail else "ended in an unknown way"
 
 
-class _Lines:
+class Lines:
     """Bytes of two streams become lines, in the order they arrived."""
 
     def __init__(self, output: Callable[[str], None], redact: Redaction | None) -> None:
