@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aos.build.plugins import git_remote
+from aos.errors import Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -308,3 +311,11 @@ def test_the_host_s_own_configuration_leads_to_the_repository_and_is_kept_nowher
     root = builder.unpack(builder.context({}, [_step("https://example.test/it.git")]))
     assert (root / "src/f").read_text() == "x"
     assert [path.name for path in (root / "src").iterdir()] == ["f"]
+
+
+def test_a_remote_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git_remote, "_REMOTE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/it.git"
+        with pytest.raises(Unavailable, match=r"no answer within 0\.5 s"):
+            git_remote.resolve_ref(url, "main", {"PATH": os.environ["PATH"]})

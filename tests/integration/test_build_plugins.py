@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import aos
+from aos import compose
 from aos.agentfile.definition import Definition, Entrypoint, Metadata, Plugin, Stage
 from aos.build import BuildRequest, BuildServices, build
 from aos.build.plugins import BuildPlugin, Plugins, PluginTask
@@ -268,6 +269,14 @@ def test_the_version_of_a_plugin_s_distribution_is_one_of_its_inputs(
     (site / "motto-1.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: motto\nVersion: 1.1\n")
     _, newer = _build(tmp_path, Plugins(environ=dict(os.environ)), text="x")
     assert newer.count(Finished) == 1
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "1.5", "100000"])
+def test_a_time_limit_that_is_none(text: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        compose.build_plugins({"AOS_PLUGIN_TIMEOUT": text})
+    assert caught.value.code == "plugin-timeout-invalid"
+    assert compose.build_plugins({"AOS_PLUGIN_TIMEOUT": "7"}).execute_limit == timedelta(seconds=7)
 
 
 def test_an_unknown_plugin_lists_what_there_is(outside: Plugins) -> None:
