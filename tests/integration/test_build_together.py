@@ -200,7 +200,7 @@ def _stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> float:
     """Seconds from the signal to the end of the process; a second signal on the way changes nothing."""
     began = time.monotonic()
     process.send_signal(number)
-    again = threading.Timer(0.1, lambda: process.poll() is None and process.send_signal(number))
+    again = threading.Timer(0.1, process.send_signal, (number,))
     again.start()
     _, err = process.communicate(timeout=30)
     seconds = time.monotonic() - began

@@ -195,5 +195,5 @@ def _decode(file: Path) -> BuildRecord | None:
             for one in raw["vertices"]
         )
         return BuildRecord(**{**raw, "vertices": vertices, "at": float(raw["at"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
