@@ -21,15 +21,23 @@ BASE = VertexRecord(
 )
 
 
-def _vertex(status: Status = "executed", kind: str = "run", **components: object) -> VertexRecord:
+def _vertex(status: Status = "executed", **components: object) -> VertexRecord:
     """A step on BASE; a component is its digest, or its parts."""
-    found = {"operation": "make", "below": "r0", **components}
+    return _with("", None, status, components)
+
+
+def _with(
+    name: str, value: object, status: Status = "executed", components: Mapping[str, object] | None = None
+) -> VertexRecord:
+    found = {"operation": "make", "below": "r0", **(components or {})}
+    if name:
+        found[name] = value
     parts = tuple(
         Component(name, repr(value), tuple(value.items()) if isinstance(value, dict) else ())
         for name, value in sorted(found.items())
     )
     return VertexRecord(
-        "[1/1] run make", "", 0, "run make", kind, status, key_of(parts), parts, "r1", 1.5, 0, ()
+        "[1/1] run make", "", 0, "run make", "run", status, key_of(parts), parts, "r1", 1.5, 0, ()
     )
 
 
@@ -81,7 +89,7 @@ def _causes(now: VertexRecord, *before: VertexRecord) -> list[tuple[str, str, st
 def test_what_differs_is_the_cause(
     name: str, before: object, now: object, causes: list[tuple[str, str, str]]
 ) -> None:
-    assert _causes(_vertex(**{name: now}), _vertex(**{name: before})) == causes
+    assert _causes(_with(name, now), _with(name, before)) == causes
 
 
 def test_a_step_is_told_with_what_it_was_and_else_with_what_differs() -> None:
