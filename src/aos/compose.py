@@ -9,15 +9,17 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any, Literal
 
     from aos.agentfile.extends import Package as PackageToExtend
+    from aos.agentfile.lock import Lock
     from aos.agentfile.resolve import Resolved
     from aos.build import BuildRequest, BuildServices
     from aos.build.cache_store import CacheStore
     from aos.build.explain import Explanation
+    from aos.build.locked import LockUse
     from aos.build.plugins import Plugins
     from aos.build.progress import How
     from aos.build.prune import Item as CacheItem
@@ -157,6 +159,7 @@ def build_request(
     build_args: Sequence[str] = (),
     target: str | None = None,
     platform: str = "",
+    use_lock: bool = True,
     use_cache: bool = True,
     fresh_stages: Sequence[str] = (),
     jobs: int = 0,
@@ -173,9 +176,11 @@ def build_request(
     from aos.ids import RandomIds
     from aos.oci.reference import parse_reference
 
+    definition = agentfile(config, environ, context=context, file=file, build_args=build_args).definition
     return BuildRequest(
-        definition=agentfile(config, environ, context=context, file=file, build_args=build_args).definition,
+        definition=definition,
         context=context,
+        lock=_honoured(_lock_of(context, file)[1]) if use_lock else None,
         tag=parse_reference(tag) if tag is not None else None,
         output=output,
         target=target,
@@ -261,6 +266,75 @@ def _cache(environ: Mapping[str, str], directory: Path, *, create: bool) -> Cach
     from aos.build.cache_directory import CacheDirectory
 
     return CacheDirectory(directory, environ, create=create)
+
+
+def _honoured(lock: Lock | None) -> LockUse | None:
+    if lock is None:
+        return None
+    from aos.build.locked import Honour
+
+    return Honour(lock)
+
+
+def _lock_of(context: Path, file: Path | None) -> tuple[Path, Lock | None]:
+    """Where the lock of an Agentfile lies, and what it says if it is there; the file of none is not looked into."""
+    from pathlib import Path
+
+    from aos.build import find_agentfile
+
+    path = Path(f"{file or find_agentfile(context)}.lock")
+    if not path.exists():
+        return path, None
+    from aos.agentfile.lock import load_lock
+
+    return path, load_lock(path)
+
+
+def lock(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    context: Path,
+    file: Path | None = None,
+    build_args: Sequence[str] = (),
+    upgrade: Collection[str] | None = (),
+    progress: How = "quiet",
+) -> tuple[Path, list[str]]:
+    """Write the lock of an Agentfile: where it is, and what has changed in it. `upgrade`: names; None: everything."""
+    from aos.agentfile.lock import save_lock
+    from aos.build import open_progress
+    from aos.build.locking import Upgrade, changes, lock_blocking
+
+    request = build_request(
+        config, environ, context=context, file=file, build_args=build_args, use_lock=False
+    )
+    path, old = _lock_of(context, file)
+    chosen = Upgrade(everything=upgrade is None, names=frozenset(upgrade or ()))
+    with open_progress(progress) as shown:
+        new = lock_blocking(request, build_services(config, environ), shown, old, chosen)
+    if new != old:
+        save_lock(new, path)
+    return path, changes(old, new)
+
+
+def check_lock(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    context: Path,
+    file: Path | None = None,
+    build_args: Sequence[str] = (),
+) -> tuple[Path, list[str]]:
+    """Where the lock is, and how it differs from the Agentfile; nothing is built."""
+    from aos.build.locking import check_blocking
+
+    request = build_request(
+        config, environ, context=context, file=file, build_args=build_args, use_lock=False
+    )
+    path, found = _lock_of(context, file)
+    if found is None:
+        return path, ["there is no lock"]
+    return path, check_blocking(request, build_services(config, environ), found)
 
 
 def _lent(environ: Mapping[str, str], secrets: Sequence[str], ssh: Sequence[str]) -> dict[str, Any]:

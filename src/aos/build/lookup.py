@@ -89,6 +89,14 @@ class Lookup:
         self._cache.put(key, CacheEntry(layer, vertex.created_by, seconds, self._package, vertex.stage))
         return self._below(vertex).on_top(_built(layer, vertex, key))
 
+    def move(self, vertex: Vertex, to: Vertex) -> None:
+        """Keep the result of a vertex under the key of another, which would have made the same."""
+        key = self.key(vertex)
+        entry = self._cache.get(key)
+        if entry is not None:
+            self._cache.put(self.key(to), entry)
+            self._cache.drop(key)
+
     def fetch(self, states: Iterable[State]) -> None:
         """Have the layers of these states here. Raise DataLoss with the `digest` of one that cannot be had."""
         for state in states:

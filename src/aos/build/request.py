@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from aos.agentfile.definition import Definition
     from aos.build.cache_store import CacheStore
+    from aos.build.locked import LockUse
     from aos.build.secrets import SecretSource
     from aos.build.ssh_agents import SshAgent
     from aos.clock import Clock
@@ -57,6 +58,8 @@ class BuildRequest:
     ssh: tuple[SshAgent, ...] = ()
     jobs: int = 0
     """Vertices executed at once; 0: as many as there are CPUs."""
+    lock: LockUse | None = None
+    """What decides what the Agentfile's names stand for; None: what they mean today."""
     id: str = ""
     """Of the build, and of its record: 12 hex digits; "": a fresh one."""
 

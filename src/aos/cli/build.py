@@ -53,6 +53,7 @@ VERB = Verb(
             choices=("text", "json", "dot"),
         ),
         Option("explain", help="Tell why each step was executed or was not, on standard error"),
+        Option("no-lock", help="Do without Agentfile.lock: names mean what they mean today"),
         Option("no-cache", help="Execute every step, also what is known from earlier builds"),
         Option(
             "compression",
@@ -88,6 +89,7 @@ def main(args: Arguments) -> int:
         output=Path(args["output"]) if args["output"] else None,
         target=args["target"],
         platform=args["platform"] or "",
+        use_lock=not args["no-lock"],
         use_cache=not args["no-cache"],
         fresh_stages=args["no-cache-filter"],
         jobs=count(args["jobs"], "--jobs") if args["jobs"] else 0,

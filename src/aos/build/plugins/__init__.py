@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from aos.build.kept import Kept
+    from aos.build.locked import StepLock
     from aos.content.tree import LayerTree
 
 __all__ = ["BuildPlugin", "PluginStopped", "PluginTask", "Plugins"]
@@ -59,12 +61,19 @@ class PluginTask:
     """An empty directory that ends with the build."""
     output: Callable[[str], None]
     """Shows a line of progress."""
+    kept: Kept
+    """Files that outlive builds by their digest, for what a lock names."""
+    lock: StepLock | None
+    """What a lock means to the step, if the plugin `locks`: execute its `pins`, or, where they are None, decide, say
+    in `found` what was decided (lines that begin with a name), and keep the files it names. None: there is no lock."""
     run: Callable[[Sequence[str], Mapping[str, str]], Awaitable[None]]
     """Run a command of the host with that environment, its output shown; ends when the build ends, also by
     kill -9, and its mounts with it. Raises Aborted (`step-failed`) unless it exits with 0."""
 
 
 class BuildPlugin(Protocol):
+    """One that sets `locks = True` has steps whose result depends on the day, and honours `PluginTask.lock`."""
+
     def inputs(self, options: Mapping[str, object]) -> Mapping[str, object]:
         """Everything that shapes the result beside what it stands on, as JSON: it is in the cache key.
 

@@ -42,6 +42,8 @@ async def execute_plugin(task: Task, step: Plugin) -> Traces:
             cache=cache,
             scratch=task.around.workspace.fresh(f"plugin-{step.name}"),
             output=task.output,
+            kept=task.around.kept,
+            lock=task.lock,
             run=run,
         )
         limit = task.around.plugins.execute_limit.total_seconds()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.build.context import Context
+    from aos.build.kept import Kept
+    from aos.build.locked import StepLock
     from aos.build.plan import State, Vertex
     from aos.build.plugins import Plugins
     from aos.build.requirements import Requirements
@@ -52,6 +54,9 @@ class Surroundings:
     plugins: Plugins
     secrets: Secrets
     ssh: Mapping[str, SshAgent]
+    kept: Kept
+    locks: Mapping[tuple[str, int], StepLock]
+    """What the lock means to each step that it concerns; empty without one."""
     config_env: tuple[tuple[str, str], ...] = ()
     """The environment of the package, for `run` steps of its own stage."""
     config_work_dir: str = ""
@@ -89,6 +94,11 @@ class Task:
     @property
     def lower_layers(self) -> tuple[Layer, ...]:
         return tuple(item.layer for item in self.below.layers)
+
+    @property
+    def lock(self) -> StepLock | None:
+        """What the lock means to this step; None: there is none."""
+        return self.around.locks.get(self.vertex.place)
 
     def env(self, name: str, default: str = "") -> str:
         """A variable of the environment that the base gives."""
