@@ -365,6 +365,23 @@ def test_a_step_uses_an_ssh_agent_as_any_user(builder: Builder, agent: tuple[Pat
     assert b"it@test" in listed.stdout  # `ssh-add -D` of the step did not reach it
 
 
+def test_the_agent_of_a_build_ends_with_it_also_by_kill_9(builder: Builder, agent: tuple[Path, Path]) -> None:
+    def agents() -> set[str]:
+        names = {path.parent.name: path.read_text() for path in Path("/proc").glob("[0-9]*/comm")}
+        return {pid for pid, name in names.items() if name == "ssh-agent\n"}
+
+    before = agents()
+    context = builder.context({}, [{"run": {"command": "echo ready; sleep 60", "ssh": True}}])
+    running = builder.aos.start("build", "--progress", "plain", "--ssh", f"default={agent[1]}", context)
+    _until(running, b"| ready")
+    (own,) = agents() - before
+    with os.fdopen(os.pidfd_open(int(own))) as process:
+        running.kill()
+        running.communicate()
+        assert select.select([process], [], [], 5)[0]
+    builder.build(builder.context({}, [{"run": "true"}], name="next"))  # sweeps
+
+
 def _with_ssh(builder: Builder) -> Path:
     """A step with the host's ssh-add and the libraries that it needs."""
     program = shutil.which("ssh-add")
