@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from aos import errors
 from aos.build.host.network import network_mounts, proxy_environment
 from aos.build.steps.sandbox import Command, run_command
-from aos.build.steps.task import Traces
+from aos.build.steps.task import Traces, step_failed
 from aos.build.upper import BUILD_DIRECTORY
-from aos.errors import FailedPrecondition
+from aos.errors import AosError, FailedPrecondition
 from aos.runtime.spec import Mount
 
 if TYPE_CHECKING:
@@ -112,8 +112,11 @@ async def _agents(task: Task, step: Run, stack: contextlib.AsyncExitStack) -> li
 
 
 def _owner(task: Task, step: Run) -> tuple[int, int]:
-    """The numbers of the step's user."""
+    """The numbers of the step's user. Raise Aborted (`step-failed`)."""
     from aos.runtime.users import resolve_user
 
-    user = resolve_user(step.user, task.lower)
+    try:
+        user = resolve_user(step.user, task.lower)
+    except AosError as error:
+        raise step_failed(task.vertex, f"could not start: {error.message}", (), exit_code=127) from error
     return user.uid, user.gid
