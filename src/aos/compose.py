@@ -168,6 +168,7 @@ def build_request(
     secrets: Sequence[str] = (),
     ssh: Sequence[str] = (),
     compression: Compression = "gzip",
+    epoch: str = "",
     warn: Callable[[str], None] = lambda text: None,
 ) -> BuildRequest:
     """To build the Agentfile of a context, or `file`. `secrets`, `ssh`: as the options of `aos build` have them.
@@ -189,7 +190,7 @@ def build_request(
         fresh_stages=frozenset(fresh_stages),
         cache_from=_existing_caches(environ, cache_from, warn),
         cache_to=tuple(_cache(environ, directory, create=True) for directory in cache_to),
-        epoch=source_date_epoch(environ),
+        epoch=source_date_epoch(environ, context, epoch),
         jobs=jobs,
         id=RandomIds().fresh(),
         **_lent(environ, secrets, ssh),
@@ -203,13 +204,23 @@ def build(
     request: BuildRequest,
     progress: How = "quiet",
     warnings: Iterable[str] = (),
+    *,
+    twice: bool = False,
 ) -> Package:
-    """Build; progress goes to standard error. `warnings` are what there was to warn of before."""
+    """Build; progress goes to standard error. `warnings` are what there was to warn of before. `twice`: build again
+    in other circumstances, and raise FailedPrecondition (`not-reproducible`) when that gives another package."""
     from aos.build import Warned, build_blocking, open_progress
 
     with open_progress(progress) as shown:
         for warning in warnings:
             shown.emit(Warned(warning))
+        if twice:
+            from aos.build.reproduce import build_twice
+
+            def elsewhere(root: Path, environ: Mapping[str, str]) -> BuildServices:
+                return build_services(config, environ, root)
+
+            return build_twice(request, build_services(config, environ), shown, elsewhere)
         return build_blocking(request, build_services(config, environ), shown)
 
 
@@ -407,18 +418,22 @@ def agentfile_schema() -> dict[str, Any]:
     return json_schema()
 
 
-def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:
-    """What builds work with; the runtime is made when a step needs it."""
+def build_services(config: Config, environ: Mapping[str, str], root: Path | None = None) -> BuildServices:
+    """What builds work with; the runtime is made when a step needs it. `root`: where content and state of builds
+    are, instead of the installation's; sandboxes stay where its sweeps find them."""
+    from dataclasses import replace
+
     from aos.build import BuildServices
     from aos.clock import SystemClock
     from aos.ids import RandomIds
 
-    content = content_store(config)
+    place = config if root is None else replace(config, root=root)
+    content = content_store(place)
     return BuildServices(
         content=content,
-        registry=local_registry(config, content),
+        registry=local_registry(place, content),
         runtime=lambda: runtime(config, content),
-        directory=config.root / "build",
+        directory=place.root / "build",
         environ=environ,
         clock=SystemClock(),
         ids=RandomIds(),

@@ -54,6 +54,15 @@ VERB = Verb(
         ),
         Option("explain", help="Tell why each step was executed or was not, on standard error"),
         Option("no-lock", help="Do without Agentfile.lock: names mean what they mean today"),
+        Option(
+            "source-date-epoch",
+            metavar="WHEN",
+            help="The date of all files: seconds since 1970, or git (default: SOURCE_DATE_EPOCH, else 0)",
+        ),
+        Option(
+            "check-reproducible",
+            help="Build again from nothing in other circumstances; fail, and say why, when it differs",
+        ),
         Option("no-cache", help="Execute every step, also what is known from earlier builds"),
         Option(
             "compression",
@@ -98,6 +107,7 @@ def main(args: Arguments) -> int:
         secrets=args["secret"],
         ssh=args["ssh"],
         compression=args["compression"],
+        epoch=args["source-date-epoch"] or "",
         warn=warnings.append,
     )
     if args["plan"]:
@@ -107,7 +117,12 @@ def main(args: Arguments) -> int:
         return 0
     try:
         package = compose.build(
-            config, environ, request, _progress(args["quiet"], args["progress"]), warnings
+            config,
+            environ,
+            request,
+            _progress(args["quiet"], args["progress"]),
+            warnings,
+            twice=bool(args["check-reproducible"]),
         )
     finally:
         if args["explain"]:
