@@ -114,6 +114,7 @@ def test_the_date_of_everything_is_source_date_epoch(builder: Builder) -> None:
     assert ((root / "f").stat().st_mtime, (root / "made").stat().st_mtime) == (1234567890, 1234567890)
     builder.aos.environ["SOURCE_DATE_EPOCH"] = "yesterday"  # type: ignore[index]
     assert "SOURCE_DATE_EPOCH" in builder.build(context, check=2).err
+    assert "reproducible" in builder.build(context, "--source-date-epoch", "7", "--check-reproducible").err
 
 
 def _wheel(directory: Path) -> Path:

@@ -45,7 +45,11 @@ def _newest_commit(environ: Mapping[str, str], context: Path) -> int:
     """When HEAD was committed. Not the newest commit that touched the context: of a shallow clone that is another.
 
     `cat-file` reads one object and runs nothing that a repository's settings name."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("GIT_") or name.startswith("GIT_CONFIG")
+    }
     try:
         done = subprocess.run(
             ["git", "-C", str(context), "cat-file", "commit", "HEAD"],

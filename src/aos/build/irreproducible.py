@@ -60,10 +60,7 @@ def _software_line(change: SoftwareChange) -> str:
 
 def _hint(software: Iterable[SoftwareChange], differences: Iterable[Difference]) -> str:
     if software:
-        return (
-            "an index or a mirror has moved on between the builds: pin what the step installs"
-            " (name=version, requirements with hashes, uv.lock)"
-        )
+        return "an index or a mirror has moved on between the builds: `aos lock` pins what names stand for"
     whys, steps = {one.why for one in differences}, {one.step for one in differences if one.step}
     where = f"`{min(steps):.60}`" if len(steps) == 1 else "the steps"
     if whys <= {"config", "layers"}:

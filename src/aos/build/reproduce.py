@@ -13,12 +13,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from aos.agentfile.pins import digests_of
 from aos.build.interrupt import stopped_by_signals
+from aos.build.locked import Honour
 from aos.build.plan import needed_stages, sources_of
 from aos.build.progress import Note, Planned, Started, Warned
 from aos.build.session import build_blocking
 from aos.build.workspace import open_workspace
 from aos.errors import InvalidArgument
+from aos.oci.digest import Digest
 from aos.package.load import load_package, manifest_of
 
 if TYPE_CHECKING:
@@ -29,13 +32,13 @@ if TYPE_CHECKING:
     from aos.build.progress import Event, Progress
     from aos.build.request import BuildRequest, BuildServices
     from aos.content.protocol import Blobs
-    from aos.oci.digest import Digest
     from aos.oci.reference import Reference
     from aos.package import Package
     from aos.registry.protocol import Entry, PackageRegistry
 
 __all__ = ["Elsewhere", "build_twice"]
 
+_PIECE = 1 << 20
 _PLACES: tuple[Mapping[str, str], ...] = (
     {"TZ": "Asia/Kathmandu", "LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8"},
     {"TZ": "America/St_Johns", "LC_ALL": "C", "LANG": "C"},
@@ -91,6 +94,12 @@ def _elsewhere(
     place = next(place for place in _PLACES if place["TZ"] != services.environ.get("TZ"))
     there = elsewhere(directory / "root", {**services.environ, **place})
     there = replace(there, registry=_Borrowed(services, there.content.blobs, keep))
+    if isinstance(request.lock, Honour):  # the files that a lock names are an input, wherever they come from
+        source = services.content.blobs
+        for digest in map(Digest, digests_of(pin for step in request.lock.lock.steps for pin in step.pins)):
+            keep(digest)
+            if source.exists(digest):
+                _copy_blob(source, there.content.blobs, digest)
     context = request.context
     if not _reads_beside(request):
         from aos.build.checkout import another_checkout
@@ -147,11 +156,7 @@ class _Borrowed:
         package = load_package(self._source, digest)
         config = manifest_of(self._source, package.manifest_digest).config
         for wanted in (package.manifest_digest, config.digest, *(layer.digest for layer in package.layers)):
-            if not self._blobs.exists(wanted):
-                with self._source.open(wanted) as stream, self._blobs.writer() as writer:
-                    while piece := stream.read(1 << 20):
-                        writer.write(piece)
-                    writer.commit(wanted)
+            _copy_blob(self._source, self._blobs, wanted)
         return package.manifest_digest
 
     def tag(
@@ -166,6 +171,14 @@ class _Borrowed:
 
     def remove(self, reference: Reference | str) -> Sequence[Entry]:
         return ()
+
+
+def _copy_blob(source: Blobs, target: Blobs, digest: Digest) -> None:
+    if not target.exists(digest):
+        with source.open(digest) as stream, target.writer() as writer:
+            while piece := stream.read(_PIECE):
+                writer.write(piece)
+            writer.commit(digest)
 
 
 class _Second:
