@@ -102,19 +102,18 @@ class CacheUse:
     """Of entries and cache mounts on disk."""
 
 
-def cache_items(directory: Path) -> list[Item]:
-    """Everything in `directory` (`<root>/build`), the last used first."""
-    return sorted(
-        [*_results(directory / "cache"), *_mounts(directory / "mounts")],
-        key=lambda item: (-item.used_at, item.id),
-    )
+def cache_items(directory: Path, *, mounts: bool = True) -> list[Item]:
+    """Everything in `directory` (`<root>/build`), the last used first. Measuring mounts takes time."""
+    found = [*_results(directory / "cache"), *(_mounts(directory / "mounts") if mounts else ())]
+    return sorted(found, key=lambda item: (-item.used_at, item.id))
 
 
 def prune_cache(directory: Path, content: ContentStore, policy: Policy, now: float) -> list[Item]:
     """Remove what the policy dooms. Safe beside a build: what it has used is held by its lease."""
     cache = Cache(directory / "cache", content)
     removed = []
-    for item in policy.doomed(cache_items(directory), now):
+    mounts = (policy.filters or {}).get("kind") != "result"
+    for item in policy.doomed(cache_items(directory, mounts=mounts), now):
         if item.mount is None:
             cache.drop(item.id)
             removed.append(item)
