@@ -9,9 +9,19 @@ from hypothesis import HealthCheck, settings
 
 from fix_build import builder
 from fix_installation import aos, busybox_root, installation
+from fix_python import python, python_root
 from fix_registry import docker_registry, stub_registry
 
-__all__ = ["aos", "builder", "busybox_root", "docker_registry", "installation", "stub_registry"]
+__all__ = [
+    "aos",
+    "builder",
+    "busybox_root",
+    "docker_registry",
+    "installation",
+    "python",
+    "python_root",
+    "stub_registry",
+]
 
 # How quick an example is says something about the machine, not about what is tested.
 settings.register_profile("aos", deadline=None, suppress_health_check=[HealthCheck.too_slow])

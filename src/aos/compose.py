@@ -248,7 +248,7 @@ def cache_items(config: Config) -> list[CacheItem]:
     """What builds keep: results and mounts, the last used first."""
     from aos.build.prune import cache_items
 
-    return cache_items(config.root / "build")
+    return cache_items(config.root / "build", content_store(config))
 
 
 def prune_cache(config: Config, policy: Mapping[str, Any]) -> list[CacheItem]:

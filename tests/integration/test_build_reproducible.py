@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fix_build import Builder
-from fix_installation import REPOSITORY, Installation, new_installation, requires, requires_root
+from fix_installation import REPOSITORY, Installation, new_installation, requires
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,17 +138,6 @@ def _wheel(directory: Path) -> Path:
     wheel = directory / "aosprobe-1.0-py3-none-any.whl"
     wheel.write_bytes(buffer.getvalue())
     return wheel
-
-
-@pytest.fixture(scope="session")
-def debian_root() -> object:
-    """(session) An AOS_ROOT whose build cache holds the Debian base of examples/hello."""
-    requires_root()
-    requires("mmdebstrap")
-    made = new_installation()
-    made("build", "-q", REPOSITORY / "examples/hello", timeout=280)
-    yield made.root
-    shutil.rmtree(made.root.parent)
 
 
 @pytest.mark.network

@@ -16,7 +16,7 @@ from aos.errors import DataLoss, NotFound
 from aos.oci.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from aos.content.store import ContentStore
@@ -76,18 +76,17 @@ class Kept:
             return False
         return True
 
-    def use(self) -> tuple[int, int]:
-        """How many files are kept, and how many bytes they have."""
-        digests = {
-            digest for pin in self._content.pins.list() if pin.owner == OWNER for digest in pin.digests
-        }
-        sizes = [
-            self._content.blobs.stat(digest).size for digest in digests if self._content.blobs.exists(digest)
-        ]
-        return len(sizes), sum(sizes)
-
-    def forget(self) -> None:
-        """Let go of all of them; the next collection takes what nothing else holds."""
+    def pins(self) -> Iterator[tuple[str, int, float]]:
+        """What is kept together: the name of the pin, the bytes of its files, and when a build used it last."""
         for pin in self._content.pins.list():
             if pin.owner == OWNER:
-                self._content.pins.remove(pin.owner, pin.name)
+                sizes = [
+                    self._content.blobs.stat(blob).size
+                    for blob in pin.digests
+                    if self._content.blobs.exists(blob)
+                ]
+                yield pin.name, sum(sizes), self._content.pins.date(pin.owner, pin.name)
+
+    def forget(self, name: str) -> None:
+        """Let go of what is kept together; the next collection takes what nothing else holds."""
+        self._content.pins.remove(OWNER, name)

@@ -19,7 +19,7 @@ from aos.build.locked import StepLock, drifted, match, upgradable, wanted
 from aos.build.plan import make_plan, needed_stages, step_text
 from aos.build.progress import Note
 from aos.build.session import build_platform, open_session
-from aos.errors import Aborted, NotFound
+from aos.errors import AosError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ def lock_blocking(
             try:
                 if not session.complete:
                     run_interruptibly(session.execute)
-            except Aborted as error:
+            except AosError as error:
                 given_up = deciding.give_way(request.definition, error)
                 if not given_up:
                     raise
@@ -158,12 +158,12 @@ class _Deciding:
         """Nothing is refused: the lock will be what is found."""
         self.wants, self.bases = wants, bases
 
-    def give_way(self, definition: Definition, error: Aborted) -> str:
+    def give_way(self, definition: Definition, error: AosError) -> str:
         """Loosen the lock of the step that failed; what to tell, or "" when it was not the lock's fault."""
         stages = {stage.name: stage for stage in definition.stages}
         for place, lock in self._locks.items():
             failed = (error.subject.get("stage"), error.subject.get("step"))
-            if error.code != "step-failed" or failed != (
+            if error.code not in ("step-failed", "lock-file-gone") or failed != (
                 place[0],
                 step_text(stages[place[0]].steps[place[1]]),
             ):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aos.agentfile.pins import DebianPackage
 from aos.build.host.deb import listed_in, priority_of, read_control, write_archive
-from aos.errors import Conflict, DataLoss, NotFound
+from aos.errors import Conflict, DataLoss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,16 +61,9 @@ def download_words(packages: Iterable[DebianPackage]) -> list[str]:
 def keep_downloaded(kept: Kept, directory: Path, packages: Iterable[DebianPackage], where: str) -> None:
     """Keep what `apt-get download` fetched for these pins.
 
-    Raise Conflict (`lock-mismatch`: another file under the version), NotFound (`lock-file-gone`)."""
+    Raise Conflict (`lock-mismatch`: another file under the version)."""
     for package in packages:
         file = directory / package.file
-        if not file.exists():
-            raise NotFound(
-                f"{where}: {package.name} {package.version} of the lock is neither kept here nor in the archives",
-                code="lock-file-gone",
-                hint=f"`aos lock --upgrade {package.name}` locks what there is now",
-                package=package.name,
-            )
         try:
             kept.keep(file, package.digest)
         except DataLoss as error:

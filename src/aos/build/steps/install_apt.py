@@ -28,11 +28,11 @@ from aos.build.host.debs import (
 )
 from aos.build.host.network import network_mounts, proxy_environment
 from aos.build.steps.sandbox import Command, run_command
-from aos.build.steps.task import Traces
+from aos.build.steps.task import Traces, lock_file_gone
 from aos.build.threads import in_thread
 from aos.build.upper import BUILD_DIRECTORY
 from aos.content.tree import resolve
-from aos.errors import FailedPrecondition
+from aos.errors import Aborted, FailedPrecondition
 from aos.runtime.spec import Mount
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ _OFFLINE_SCRIPT = f'exec {_INSTALL} --no-download -- "$@"'
 _SCRIPT = f'apt-get update -q && exec {_INSTALL} -- "$@"'
 _DOWNLOAD_SCRIPT = f'apt-get update -q && exec {_INSTALL} --download-only -- "$@"'
 _FETCH_SCRIPT = f'apt-get update -q && cd {_WORK} && exec apt-get download -q -- "$@"'
+
+_NOISE = r"(Get|Hit|Ign):\d|Fetched |Reading |Building |Selecting |Preparing |Unpacking |Need to |After this |\(Reading "
 
 DPKG_TRACES = (
     "var/log/**",
@@ -106,10 +108,12 @@ class _Apt:
         absent = await in_thread(lambda: missing_packages(self._kept, packages))
         if absent:
             work = self._task.around.workspace.fresh("apt-work")
-            async with self._cache() as cache:
-                await self.run(
-                    _FETCH_SCRIPT, download_words(absent), cache / "lists", cache / "archives", work=work
-                )
+            try:
+                async with self._cache() as cache:
+                    places = cache / "lists", cache / "archives"
+                    await self.run(_FETCH_SCRIPT, download_words(absent), *places, work=work)
+            except Aborted as error:
+                raise lock_file_gone(self._task.vertex, error.message, absent[0].name) from error
             where = f"step {self._task.vertex.label}"
             await in_thread(lambda: keep_downloaded(self._kept, work, absent, where))
         self._kept.pin(pins)
@@ -181,7 +185,11 @@ class _Apt:
         )
         self.targets = tuple({*self.targets, *(mount.target for mount in mounts)})
         command = Command(
-            ("/bin/sh", "-c", script, "install", *words), env, mounts=tuple(mounts), network=network
+            ("/bin/sh", "-c", script, "install", *words),
+            env,
+            mounts=tuple(mounts),
+            network=network,
+            noise=_NOISE,
         )
         await run_command(task, command)
 

@@ -17,9 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 from aos.agentfile.pins import PythonFile, normal_name
 from aos.build.host.download import download
+from aos.build.steps.task import lock_file_gone
 from aos.build.steps.uv import FILES, WORK
 from aos.build.threads import in_thread
-from aos.errors import FailedPrecondition, InvalidArgument, NotFound
+from aos.errors import Aborted, FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -96,18 +97,18 @@ async def _compile(
 
 async def _find(uv: Uv, pins: Sequence[PythonFile], *, network: bool) -> list[_Source]:
     """Ask the indexes where these files are."""
+    vertex = uv.task.vertex
     if not network:
         names = ", ".join(pin.file for pin in pins)
-        raise NotFound(
-            f"step {uv.task.vertex.label} has no network, and its lock names files that are not kept here: {names}",
-            code="lock-file-gone",
-            hint="let the step use the network once, or take the content store of a machine that has them",
-        )
+        raise lock_file_gone(vertex, f"the step has no network: {names}", pins[0].name)
     wanted = uv.work / "wanted.txt"
     wanted.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in pins))
     args = ("pip", "compile", "--no-deps", f"{WORK}/wanted.txt", "--format", _PYLOCK, "--quiet")
     (uv.work / _PYLOCK).unlink(missing_ok=True)
-    await uv.run(*args, "--output-file", f"{WORK}/{_PYLOCK}", network=True)
+    try:
+        await uv.run(*args, "--output-file", f"{WORK}/{_PYLOCK}", network=True)
+    except Aborted as error:
+        raise lock_file_gone(vertex, error.message, pins[0].name) from error
     urls: dict[str, str] = {}
     for package in tomllib.loads((uv.work / _PYLOCK).read_text()).get("packages", ()):
         for entry in _entries(package):
@@ -115,12 +116,7 @@ async def _find(uv: Uv, pins: Sequence[PythonFile], *, network: bool) -> list[_S
     gone = [pin for pin in pins if pin.digest not in urls]
     if gone:
         said = "\n".join(f"    {pin.to_line()}" for pin in gone)
-        raise NotFound(
-            f"step {uv.task.vertex.label}: no index has these files of the lock, with these hashes, any more:\n{said}",
-            code="lock-file-gone",
-            hint=f"`aos lock --upgrade {gone[0].name}` locks what there is now",
-            files=[pin.file for pin in gone],
-        )
+        raise lock_file_gone(vertex, f"no index has it with this hash:\n{said}", gone[0].name)
     return [_Source(pin, urls[pin.digest]) for pin in pins]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class Command:
     user: str = ""
     mounts: tuple[Mount, ...] = ()
     network: bool = False
+    noise: str = ""
+    """What lines begin with (a regular expression) that explain no failure: they are shown, and not repeated."""
 
 
 async def run_command(task: Task, command: Command, redact: Redaction | None = None) -> None:
@@ -60,7 +63,7 @@ async def run_command(task: Task, command: Command, redact: Redaction | None = N
         network="host" if command.network else "none",
         log=Path(os.devnull),  # it is read as it is written
     )
-    lines = Lines(task.output, redact)
+    lines = Lines(task.output, redact, command.noise)
     try:
         try:
             await runtime.create(id, spec)
@@ -132,9 +135,10 @@ def _how(status: ExitStatus) -> str:
 class Lines:
     """Bytes of two streams become lines, in the order they arrived."""
 
-    def __init__(self, output: Callable[[str], None], redact: Redaction | None) -> None:
+    def __init__(self, output: Callable[[str], None], redact: Redaction | None, noise: str = "") -> None:
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL)
         self._output = output
+        self._noise = re.compile(noise) if noise else None
         self._redact = redact
         self._partial: dict[int, bytes] = {}
 
@@ -166,5 +170,6 @@ class Lines:
         if self._redact is not None:
             line = self._redact(line)
         text = line.decode(errors="replace")
-        self.tail.append(text)
+        if self._noise is None or not self._noise.match(text):
+            self.tail.append(text)
         self._output(text)

@@ -10,7 +10,7 @@ from aos.build.printable import printable
 from aos.build.threads import in_thread
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree
-from aos.errors import Aborted, FailedPrecondition
+from aos.errors import Aborted, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from aos.runtime.protocol import Runtime
 
-__all__ = ["Surroundings", "Task", "Traces", "need_root", "state_tree", "step_failed"]
+__all__ = ["Surroundings", "Task", "Traces", "lock_file_gone", "need_root", "state_tree", "step_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,17 @@ def step_failed(vertex: Vertex, how: str, tail: Sequence[str], **subject: object
         step=vertex.created_by,
         stage=vertex.stage,
         **subject,
+    )
+
+
+def lock_file_gone(vertex: Vertex, why: str, name: str) -> NotFound:
+    """The error of a step whose lock names a file that is neither kept nor to be had; `name`: of a pin."""
+    return NotFound(
+        f"step {vertex.label}: a file that the lock names is not kept here, and cannot be fetched: {why}",
+        code="lock-file-gone",
+        hint=f"where it is gone for good, `aos lock --upgrade {name}` locks what there is now",
+        step=vertex.created_by,
+        stage=vertex.stage,
     )
 
 

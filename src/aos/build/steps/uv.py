@@ -27,6 +27,7 @@ FILES, WORK = f"{BUILD_DIRECTORY}/pip", f"{BUILD_DIRECTORY}/pip-work"
 """What the step gives to uv, read-only; where uv may write what the step reads."""
 _TOOL, _CACHE, _HOST = (f"{BUILD_DIRECTORY}/{name}" for name in ("uv", "uv-cache", "host"))
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOISE = r"Using Python |Resolved \d|Prepared \d|Downloading |Downloaded |\s*$"
 _PYTHONS = ("python3", "python")
 
 
@@ -54,7 +55,9 @@ class Uv:
         command = (_TOOL, *args, "--python", self.python)
         async with take(self.task.around.mounts, "pip", "uv", "shared") as cache:
             mounts = (*mounts, Mount("bind", _CACHE, cache))
-            await run_command(self.task, Command(command, tuple(env), mounts=mounts, network=network))
+            await run_command(
+                self.task, Command(command, tuple(env), mounts=mounts, network=network, noise=_NOISE)
+            )
 
     @property
     def targets(self) -> tuple[str, ...]:
