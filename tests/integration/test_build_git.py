@@ -319,3 +319,24 @@ def test_a_remote_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
         url = f"git://127.0.0.1:{silent.getsockname()[1]}/it.git"
         with pytest.raises(Unavailable, match=r"no answer within 0\.5 s"):
             git_remote.resolve_ref(url, "main", {"PATH": os.environ["PATH"]})
+
+
+def test_a_lock_holds_the_commit_until_it_is_told_otherwise(
+    builder: Builder, repositories: Repositories
+) -> None:
+    """With a lock the remote is not even asked what the branch means."""
+    work = repositories.make("it", {"f": "1"})
+    first = repositories.git("rev-parse", "HEAD", at=work)
+    context = builder.context({}, [_step(repositories.url("it"), ref="main")], base="scratch")
+    assert f"plugin git: commit {first}" in builder.aos("lock", context).out
+    built = builder.build(context).out
+    second = repositories.commit(work, {"f": "2"})
+    repositories.push(work)
+    assert builder.build(context).out == built
+    assert "is up to date" in builder.aos("lock", context).out
+    assert "fits" in builder.aos("lock", "--check", context).out
+    shutil.move(repositories.directory / "it.git", repositories.directory / "away.git")
+    assert builder.build(context).out == built
+    shutil.move(repositories.directory / "away.git", repositories.directory / "it.git")
+    assert f"{first} -> {second}" in builder.aos("lock", "--upgrade", "git", context).out
+    assert (builder.unpack(context) / "src/f").read_text() == "2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from aos.agentfile.pins import name_of
 from aos.build.plan import sources_of
@@ -13,12 +13,23 @@ from aos.errors import FailedPrecondition
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from aos.agentfile.definition import Definition
+    from aos.agentfile.definition import Definition, Plugin
     from aos.agentfile.lock import Lock, LockedStep
     from aos.build.inputs import Inputs
     from aos.build.plugins import Plugins
 
-__all__ = ["NO_LOCK", "Honour", "LockUse", "StepLock", "Wanted", "drifted", "match", "upgradable", "wanted"]
+__all__ = [
+    "NO_LOCK",
+    "Honour",
+    "LockUse",
+    "StepLock",
+    "Wanted",
+    "drifted",
+    "known_of",
+    "match",
+    "upgradable",
+    "wanted",
+]
 
 Place = tuple[str, int]
 
@@ -50,6 +61,10 @@ class LockUse(Protocol):
         """What the lock means to each step that it concerns."""
         ...
 
+    def known(self, stage: str, step: Plugin) -> dict[str, str]:
+        """What a plugin need not look up."""
+        ...
+
     def base(self, reference: str) -> str:
         """The digest that a base must have; "" for any."""
         ...
@@ -70,6 +85,9 @@ class _NoLock:
     def steps(self, wants: Sequence[Wanted]) -> dict[Place, StepLock]:
         return {}
 
+    def known(self, stage: str, step: Plugin) -> dict[str, str]:
+        return {}
+
     def base(self, reference: str) -> str:
         return ""
 
@@ -88,6 +106,9 @@ class Honour:
 
     def steps(self, wants: Sequence[Wanted]) -> dict[Place, StepLock]:
         return {place: StepLock(entry.pins) for place, entry in match(wants, self.lock).items()}
+
+    def known(self, stage: str, step: Plugin) -> dict[str, str]:
+        return known_of(self.lock, stage, step)
 
     def base(self, reference: str) -> str:
         return dict(self.lock.bases).get(reference, "")
@@ -121,6 +142,8 @@ class Wanted:
     """As `LockedStep.kind`."""
     asks: tuple[str, ...]
     location: str = field(default="", compare=False)
+    looked_up: tuple[str, ...] | None = None
+    """The pins of a plugin that looks up what its options name when it is asked for its inputs; None: of no such."""
 
     @property
     def stage(self) -> str:
@@ -130,17 +153,33 @@ class Wanted:
 def wanted(definition: Definition, inputs: Inputs, plugins: Plugins, stages: Iterable[str]) -> list[Wanted]:
     """The steps of these stages that a lock must have, in the order of the definition."""
     found = []
-    names = set(stages)
+    wanted_stages = set(stages)
     for stage in definition.stages:
-        for position, step in enumerate(stage.steps) if stage.name in names else ():
+        for position, step in enumerate(stage.steps) if stage.name in wanted_stages else ():
             place = (stage.name, position)
             if step.kind == "install":
                 asks = inputs.requirements[place].asked if step.tool == "pip" else step.packages
                 found.append(Wanted(place, f"install {step.tool}", tuple(asks), stage.location))
-            elif step.kind == "plugin" and getattr(plugins.get(step.name), "locks", False):
-                text = json.dumps(dict(step.options), sort_keys=True, ensure_ascii=False)
-                found.append(Wanted(place, f"plugin {step.name}", (text,), stage.location))
+            elif step.kind == "plugin":
+                plugin = plugins.get(step.name)
+                names: tuple[str, ...] = getattr(plugin, "looks_up", ())
+                declared = cast("Mapping[str, object]", inputs.components[place]["plugin"])
+                looked_up = tuple(f"{name} {declared[name]}" for name in names) if names else None
+                if names or getattr(plugin, "locks", False):
+                    kind = f"plugin {step.name}"
+                    found.append(Wanted(place, kind, asked_of_plugin(step), stage.location, looked_up))
     return found
+
+
+def asked_of_plugin(step: Plugin) -> tuple[str, ...]:
+    return (json.dumps(dict(step.options), sort_keys=True, ensure_ascii=False),)
+
+
+def known_of(lock: Lock, stage: str, step: Plugin) -> dict[str, str]:
+    """What a lock has of what a plugin would look up."""
+    asked = (stage, f"plugin {step.name}", asked_of_plugin(step))
+    entry = next((one for one in lock.steps if (one.stage, one.kind, one.asks) == asked), None)
+    return {name_of(line): line.partition(" ")[2] for line in entry.pins} if entry else {}
 
 
 def match(wants: Sequence[Wanted], lock: Lock) -> dict[Place, LockedStep]:

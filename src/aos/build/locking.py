@@ -15,7 +15,7 @@ from aos.build.bases import find_base
 from aos.build.context import open_context
 from aos.build.inputs import gather_inputs
 from aos.build.interrupt import run_interruptibly, stopped_by_signals
-from aos.build.locked import StepLock, drifted, match, upgradable, wanted
+from aos.build.locked import Honour, StepLock, drifted, known_of, match, upgradable, wanted
 from aos.build.plan import make_plan, needed_stages, step_text
 from aos.build.progress import Note
 from aos.build.session import build_platform, open_session
@@ -24,7 +24,7 @@ from aos.errors import AosError, NotFound
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from aos.agentfile.definition import Definition
+    from aos.agentfile.definition import Definition, Plugin
     from aos.agentfile.lock import LockedStep
     from aos.build.locked import Wanted
     from aos.build.progress import Progress
@@ -104,7 +104,7 @@ def check_blocking(request: BuildRequest, services: BuildServices, lock: Lock) -
     """How the lock differs from the Agentfile, a line each. Executes nothing, and needs no base to be here."""
     definition = request.definition
     context = open_context(request.context, memory=services.directory / "digests", began=services.clock.now())
-    inputs = gather_inputs(definition, context, services.plugins)
+    inputs = gather_inputs(definition, context, services.plugins, known=Honour(lock).known)
     stages = needed_stages(definition)
     plan = make_plan(
         definition, inputs.components, platform=build_platform(request.platform), epoch=request.epoch
@@ -139,10 +139,18 @@ class _Deciding:
         if not self._locks:
             fitting = match(wants, self._old) if self._old else {}
             for want in wants:
+                if want.looked_up is not None:
+                    self._locks[want.place] = StepLock(want.looked_up)
+                    continue
                 entry = fitting.get(want.place)
                 kept = None if entry is None or self._upgrade.lets_go(entry) else entry.pins
                 self._locks[want.place] = self._step_lock(kept, tuple(self._preferred(want)))
         return self._locks
+
+    def known(self, stage: str, step: Plugin) -> dict[str, str]:
+        known = known_of(self._old, stage, step) if self._old else {}
+        let_go = self._upgrade.everything or self._upgrade.names & {step.name, *known}
+        return {} if let_go else known
 
     def base(self, reference: str) -> str:
         return dict(self._old.bases).get(reference, "") if self._old else ""

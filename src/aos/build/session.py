@@ -108,8 +108,10 @@ class Session:
         self._context: Context = open_context(
             request.context, memory=services.directory / "digests", began=self._at
         )
-        self._inputs: Inputs = gather_inputs(definition, self._context, services.plugins, target)
         self._lock = request.lock or NO_LOCK
+        self._inputs: Inputs = gather_inputs(
+            definition, self._context, services.plugins, target, known=self._lock.known
+        )
         stages = needed_stages(definition, target)
         wants = wanted(definition, self._inputs, services.plugins, stages)
         self._locks = self._lock.steps(wants)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from aos.errors import Aborted, AosError, InvalidArgument, NotFound
 
@@ -86,6 +86,18 @@ class BuildPlugin(Protocol):
         ...
 
 
+class LookingPlugin(Protocol):
+    """A built-in plugin that finds out, when it is asked for its inputs, what its options name at this time.
+
+    A lock keeps the inputs named in `looks_up`, and gives them back as `known`."""
+
+    looks_up: tuple[str, ...]
+
+    def inputs(
+        self, options: Mapping[str, object], known: Mapping[str, str] = ...
+    ) -> Mapping[str, object]: ...
+
+
 class PluginStopped(Exception):
     """How a plugin from outside ended that did not do its work."""
 
@@ -120,14 +132,17 @@ class Plugins:
             self._found[name] = self._find(name)
         return self._found[name]
 
-    def inputs(self, name: str, options: Mapping[str, object], where: str) -> Mapping[str, object]:
-        """Ask a plugin for its inputs. Raise InvalidArgument (`plugin-options`, `plugin-failed`), Aborted
+    def inputs(
+        self, name: str, options: Mapping[str, object], where: str, known: Mapping[str, str] | None = None
+    ) -> Mapping[str, object]:
+        """Ask a plugin for its inputs; `known` are those it need not look up. Raise InvalidArgument (`plugin-options`, `plugin-failed`), Aborted
         (`plugin-timeout`), and what `get` raises."""
         import json
 
         plugin = self.get(name)
         try:
-            found = plugin.inputs(options)
+            looks_up = cast("LookingPlugin", plugin) if known else None
+            found = looks_up.inputs(options, known or {}) if looks_up else plugin.inputs(options)
             json.dumps(found)
         except AosError as error:
             error.message = f"{where}: plugin {name!r}: {error.message}"

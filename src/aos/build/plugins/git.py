@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["GitPlugin"]
 
 _VERSION = 1
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REF = re.compile(r"[^-\s~^:?*\[\\\x00-\x1f\x7f][^\s~^:?*\[\\\x00-\x1f\x7f]*")
 _URL = re.compile(r"[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*")
@@ -40,18 +42,22 @@ class _Options:
 
 
 class GitPlugin:
+    looks_up = ("commit",)
+
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
-    def inputs(self, options: Mapping[str, object]) -> Mapping[str, object]:
+    def inputs(
+        self, options: Mapping[str, object], known: Mapping[str, str] = _NOTHING
+    ) -> Mapping[str, object]:
         """Raise NotFound (`git-ref-not-found`), Unavailable (`git-remote-unavailable`), FailedPrecondition
         (`git-missing`, `git-transport-refused`)."""
         from aos.build.plugins.git_remote import git_version, resolve_ref
 
         asked = _parse(options)
-        commit = (
-            asked.ref if _COMMIT.fullmatch(asked.ref) else resolve_ref(asked.url, asked.ref, self._environ)
-        )
+        commit = asked.ref if _COMMIT.fullmatch(asked.ref) else known.get("commit", "")
+        if not _COMMIT.fullmatch(commit):
+            commit = resolve_ref(asked.url, asked.ref, self._environ)
         found: dict[str, object] = {
             "version": _VERSION,
             "commit": commit,
