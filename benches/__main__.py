@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 from benches import host
-from benches.comparisons import COMPARISONS, Claim, Contenders, Outcome
+from benches.comparisons import COMPARISONS
 from benches.measure import percentile
 from benches.ours import Installation, busybox_tree
-from benches.peers import Runc, containerd, podman
+from benches.outcome import Claim, Contenders, Outcome
+from benches.peers import Runc, buildah, containerd, podman
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,8 +52,12 @@ def measure(chosen: list[str], rounds: int) -> dict[str, Outcome]:
     ours = Installation(home / "ours")
     rootfs = busybox_tree(home / "rootfs")
     try:
-        with containerd(home / "containerd", rootfs) as ctr, podman(home / "podman", rootfs) as pod:
-            contenders = Contenders(ours, Runc(home / "runc", rootfs), pod, ctr, rootfs, home)
+        with (
+            containerd(home / "containerd", rootfs) as ctr,
+            podman(home / "podman", rootfs) as pod,
+            buildah(home / "buildah") as builder,
+        ):
+            contenders = Contenders(ours, Runc(home / "runc", rootfs), pod, ctr, builder, rootfs, home)
             ours.build_busybox()
             outcomes = {}
             for name in chosen:

@@ -14,6 +14,7 @@ VERSIONS = {
     "runc": ["runc", "--version"],
     "conmon": ["conmon", "--version"],
     "podman": ["podman", "--version"],
+    "buildah": ["buildah", "--version"],
     "containerd": ["containerd", "--version"],
     "git": ["git", "--version"],
 }

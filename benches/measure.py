@@ -36,11 +36,14 @@ class Series:
 
     command: Command
     seconds: list[float] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    """The most bytes resident at a time, of each round."""
 
     def to_json(self) -> dict[str, object]:
         return {
             "command": list(self.command.argv),
             "milliseconds": [round(one * 1000, 3) for one in self.seconds],
+            "resident_bytes": max(self.resident, default=0),
             **{f"p{share}": round(percentile(self.seconds, share) * 1000, 3) for share in (50, 95, 99)},
         }
 
@@ -74,8 +77,9 @@ def ratio(ours: Series, theirs: Series) -> Ratio:
     )
 
 
-def run_timed(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> float:
-    """Run a command line with no input and no output kept; return seconds from spawn to exit. It must succeed."""
+def run_timed(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[float, int]:
+    """Run a command line with no input and no output kept. It must succeed. Return seconds from spawn to exit, and
+    the most bytes that its process, or one that it waited for, had resident at a time."""
     silent = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1)]
     read, write = os.pipe()
     begin = time.perf_counter()
@@ -85,7 +89,7 @@ def run_timed(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> 
         dict(os.environ if environ is None else environ),
         file_actions=[*silent, (os.POSIX_SPAWN_DUP2, write, 2)],
     )
-    _, status = os.waitpid(pid, 0)
+    _, status, usage = os.wait4(pid, 0)
     seconds = time.perf_counter() - begin
     os.close(write)
     os.set_blocking(read, False)
@@ -96,7 +100,7 @@ def run_timed(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> 
     os.close(read)
     if code := os.waitstatus_to_exitcode(status):
         raise RuntimeError(f"{' '.join(argv)}: exit code {code}\n{complaint}")
-    return seconds
+    return seconds, usage.ru_maxrss * 1024
 
 
 def interleave(commands: Sequence[Command], rounds: int, *, warm_up: int = 3, seed: int = 1) -> list[Series]:
@@ -111,11 +115,12 @@ def interleave(commands: Sequence[Command], rounds: int, *, warm_up: int = 3, se
             argv = (
                 [word.replace("{n}", _fresh()) for word in command.argv] if command.unique else command.argv
             )
-            seconds = run_timed(argv, command.environ)
+            seconds, resident = run_timed(argv, command.environ)
             if command.after:
                 command.after()
             if number >= 0:
                 one.seconds.append(seconds)
+                one.resident.append(resident)
         if sys.stderr.isatty():
             print(f"\r  {commands[0].name}: {max(number + 1, 0)}/{rounds}", end="", file=sys.stderr)
     if sys.stderr.isatty():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Containerd", "Podman", "Runc", "containerd", "podman"]
+__all__ = ["Buildah", "Containerd", "Podman", "Runc", "buildah", "containerd", "podman"]
 
 RUNC = shutil.which("runc", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or "runc"
 
@@ -113,6 +113,24 @@ def podman(home: Path, rootfs: Path) -> Iterator[Podman]:
     yield Podman(home, rootfs)
     subprocess.run(["umount", str(home / "root/overlay")], capture_output=True, check=False)
     _remove_empty_cgroups("libpod_parent")
+
+
+@dataclass(frozen=True, slots=True)
+class Buildah:
+    home: Path
+
+    def build(self, context: Path, *options: str) -> tuple[str, ...]:
+        """Build the context's Dockerfile with its cache of layers, quietly."""
+        places = [f"--{name}={self.home / name}" for name in ("root", "runroot")]
+        words = ("bud", "--quiet", "--layers", "--isolation=chroot", "--tag=bench")
+        return ("buildah", *places, "--storage-driver=overlay", *words, *options, str(context))
+
+
+@contextmanager
+def buildah(home: Path) -> Iterator[Buildah]:
+    """Use a buildah of our own; afterwards take away the mount that it leaves."""
+    yield Buildah(home)
+    subprocess.run(["umount", str(home / "root/overlay")], capture_output=True, check=False)
 
 
 @dataclass(frozen=True, slots=True)

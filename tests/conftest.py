@@ -10,9 +10,20 @@ from hypothesis import HealthCheck, settings
 
 from fix_build import builder
 from fix_installation import aos, busybox_root, installation
+from fix_python import debian_root, python, python_root
 from fix_registry import docker_registry, stub_registry
 
-__all__ = ["aos", "builder", "busybox_root", "docker_registry", "installation", "stub_registry"]
+__all__ = [
+    "aos",
+    "builder",
+    "busybox_root",
+    "debian_root",
+    "docker_registry",
+    "installation",
+    "python",
+    "python_root",
+    "stub_registry",
+]
 
 # Where tools/peers puts what the distribution does not carry. After all else: an installed program is preferred.
 PEERS = Path(

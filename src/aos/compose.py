@@ -9,15 +9,18 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any, Literal
 
     from aos.agentfile.extends import Package as PackageToExtend
+    from aos.agentfile.lock import Lock
     from aos.agentfile.resolve import Resolved
     from aos.build import BuildRequest, BuildServices
     from aos.build.cache_store import CacheStore
     from aos.build.explain import Explanation
+    from aos.build.locked import LockUse
+    from aos.build.plugins import Plugins
     from aos.build.progress import How
     from aos.build.prune import Item as CacheItem
     from aos.config import Config
@@ -156,6 +159,7 @@ def build_request(
     build_args: Sequence[str] = (),
     target: str | None = None,
     platform: str = "",
+    use_lock: bool = True,
     use_cache: bool = True,
     fresh_stages: Sequence[str] = (),
     jobs: int = 0,
@@ -164,6 +168,7 @@ def build_request(
     secrets: Sequence[str] = (),
     ssh: Sequence[str] = (),
     compression: Compression = "gzip",
+    epoch: str = "",
     warn: Callable[[str], None] = lambda text: None,
 ) -> BuildRequest:
     """To build the Agentfile of a context, or `file`. `secrets`, `ssh`: as the options of `aos build` have them.
@@ -172,9 +177,11 @@ def build_request(
     from aos.ids import RandomIds
     from aos.oci.reference import parse_reference
 
+    definition = agentfile(config, environ, context=context, file=file, build_args=build_args).definition
     return BuildRequest(
-        definition=agentfile(config, environ, context=context, file=file, build_args=build_args).definition,
+        definition=definition,
         context=context,
+        lock=_honoured(_lock_of(context, file)[1]) if use_lock else None,
         tag=parse_reference(tag) if tag is not None else None,
         output=output,
         target=target,
@@ -183,7 +190,7 @@ def build_request(
         fresh_stages=frozenset(fresh_stages),
         cache_from=_existing_caches(environ, cache_from, warn),
         cache_to=tuple(_cache(environ, directory, create=True) for directory in cache_to),
-        epoch=source_date_epoch(environ),
+        epoch=source_date_epoch(environ, context, epoch),
         jobs=jobs,
         id=RandomIds().fresh(),
         **_lent(environ, secrets, ssh),
@@ -197,13 +204,23 @@ def build(
     request: BuildRequest,
     progress: How = "quiet",
     warnings: Iterable[str] = (),
+    *,
+    twice: bool = False,
 ) -> Package:
-    """Build; progress goes to standard error. `warnings` are what there was to warn of before."""
+    """Build; progress goes to standard error. `warnings` are what there was to warn of before. `twice`: build again
+    in other circumstances, and raise FailedPrecondition (`not-reproducible`) when that gives another package."""
     from aos.build import Warned, build_blocking, open_progress
 
     with open_progress(progress) as shown:
         for warning in warnings:
             shown.emit(Warned(warning))
+        if twice:
+            from aos.build.reproduce import build_twice
+
+            def elsewhere(root: Path, environ: Mapping[str, str]) -> BuildServices:
+                return build_services(config, environ, root)
+
+            return build_twice(request, build_services(config, environ), shown, elsewhere)
         return build_blocking(request, build_services(config, environ), shown)
 
 
@@ -231,7 +248,7 @@ def cache_items(config: Config) -> list[CacheItem]:
     """What builds keep: results and mounts, the last used first."""
     from aos.build.prune import cache_items
 
-    return cache_items(config.root / "build")
+    return cache_items(config.root / "build", content_store(config))
 
 
 def prune_cache(config: Config, policy: Mapping[str, Any]) -> list[CacheItem]:
@@ -260,6 +277,75 @@ def _cache(environ: Mapping[str, str], directory: Path, *, create: bool) -> Cach
     from aos.build.cache_directory import CacheDirectory
 
     return CacheDirectory(directory, environ, create=create)
+
+
+def _honoured(lock: Lock | None) -> LockUse | None:
+    if lock is None:
+        return None
+    from aos.build.locked import Honour
+
+    return Honour(lock)
+
+
+def _lock_of(context: Path, file: Path | None) -> tuple[Path, Lock | None]:
+    """Where the lock of an Agentfile lies, and what it says if it is there; the file of none is not looked into."""
+    from pathlib import Path
+
+    from aos.build import find_agentfile
+
+    path = Path(f"{file or find_agentfile(context)}.lock")
+    if not path.exists():
+        return path, None
+    from aos.agentfile.lock import load_lock
+
+    return path, load_lock(path)
+
+
+def lock(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    context: Path,
+    file: Path | None = None,
+    build_args: Sequence[str] = (),
+    upgrade: Collection[str] | None = (),
+    progress: How = "quiet",
+) -> tuple[Path, list[str]]:
+    """Write the lock of an Agentfile: where it is, and what has changed in it. `upgrade`: names; None: everything."""
+    from aos.agentfile.lock import save_lock
+    from aos.build import open_progress
+    from aos.build.locking import Upgrade, changes, lock_blocking
+
+    request = build_request(
+        config, environ, context=context, file=file, build_args=build_args, use_lock=False
+    )
+    path, old = _lock_of(context, file)
+    chosen = Upgrade(everything=upgrade is None, names=frozenset(upgrade or ()))
+    with open_progress(progress) as shown:
+        new = lock_blocking(request, build_services(config, environ), shown, old, chosen)
+    if new != old:
+        save_lock(new, path)
+    return path, changes(old, new)
+
+
+def check_lock(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    context: Path,
+    file: Path | None = None,
+    build_args: Sequence[str] = (),
+) -> tuple[Path, list[str]]:
+    """Where the lock is, and how it differs from the Agentfile; nothing is built."""
+    from aos.build.locking import check_blocking
+
+    request = build_request(
+        config, environ, context=context, file=file, build_args=build_args, use_lock=False
+    )
+    path, found = _lock_of(context, file)
+    if found is None:
+        return path, ["there is no lock"]
+    return path, check_blocking(request, build_services(config, environ), found)
 
 
 def _lent(environ: Mapping[str, str], secrets: Sequence[str], ssh: Sequence[str]) -> dict[str, Any]:
@@ -332,23 +418,48 @@ def agentfile_schema() -> dict[str, Any]:
     return json_schema()
 
 
-def build_services(config: Config, environ: Mapping[str, str]) -> BuildServices:
-    """What builds work with; the runtime is made when a step needs it."""
+def build_services(config: Config, environ: Mapping[str, str], root: Path | None = None) -> BuildServices:
+    """What builds work with; the runtime is made when a step needs it. `root`: where content and state of builds
+    are, instead of the installation's; sandboxes stay where its sweeps find them."""
+    from dataclasses import replace
+
     from aos.build import BuildServices
     from aos.clock import SystemClock
     from aos.ids import RandomIds
 
-    content = content_store(config)
+    place = config if root is None else replace(config, root=root)
+    content = content_store(place)
     return BuildServices(
         content=content,
-        registry=local_registry(config, content),
+        registry=local_registry(place, content),
         runtime=lambda: runtime(config, content),
-        directory=config.root / "build",
+        directory=place.root / "build",
         environ=environ,
         clock=SystemClock(),
         ids=RandomIds(),
         cache_size=config.build_cache,
+        plugins=build_plugins(environ),
     )
+
+
+def build_plugins(environ: Mapping[str, str]) -> Plugins:
+    """Raise InvalidArgument (`plugin-timeout-invalid`)."""
+    from datetime import timedelta
+
+    from aos.build.plugins import EXECUTE_LIMIT, INPUTS_LIMIT, Plugins
+    from aos.errors import InvalidArgument
+
+    text = environ.get("AOS_PLUGIN_TIMEOUT")
+    if not text:
+        return Plugins(environ=environ)
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= EXECUTE_LIMIT.total_seconds() * 24):
+        raise InvalidArgument(
+            f"AOS_PLUGIN_TIMEOUT is {text!r:.40}, which is not a number of seconds up to a day",
+            code="plugin-timeout-invalid",
+            hint="unset it, or set it to a whole number: AOS_PLUGIN_TIMEOUT=7200",
+        )
+    limit = timedelta(seconds=int(text))
+    return Plugins(environ=environ, inputs_limit=min(INPUTS_LIMIT, limit), execute_limit=limit)
 
 
 def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
@@ -372,9 +483,10 @@ def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
 class _BuildCache:
     """The builds' room, imported when somebody asks what it takes: the daemon does not build."""
 
-    def __init__(self, directory: Path, content: ContentStore) -> None:
+    def __init__(self, directory: Path, content: ContentStore, runtime: RuntimeFacade) -> None:
         self._directory = directory
         self._content = content
+        self._runtime = runtime
 
     def size(self) -> tuple[int, int]:
         from aos.build.prune import cache_use
@@ -386,6 +498,11 @@ class _BuildCache:
         from aos.build.prune import forget
 
         forget(self._directory, self._content)
+
+    async def sweep(self) -> None:
+        from aos.build.sweep import sweep
+
+        await sweep(self._directory, self._runtime)
 
 
 def serve_node(*, ready: int | None = None) -> None:
@@ -410,17 +527,18 @@ def serve_node(*, ready: int | None = None) -> None:
         with single_instance(config):
             content = content_store(config)
             registry = local_registry(config, content)
+            backends = runtime(config, content)
             journal = SqliteJournal(config.root / "node" / "journal.sqlite3")
             try:
                 asyncio.run(
                     serve(
                         config,
-                        runtime=runtime(config, content),
+                        runtime=backends,
                         journal=journal,
                         programs=PackagePrograms(content, registry),
                         content=content,
                         registry=registry,
-                        builds=_BuildCache(config.root / "build", content),
+                        builds=_BuildCache(config.root / "build", content, backends),
                         clock=SystemClock(),
                         ids=RandomIds(),
                         ready=word,

@@ -37,7 +37,14 @@ def test_a_command_that_is_not_there(builder: Builder) -> None:
     assert "/no/such/command" in result.err
 
 
-@pytest.mark.parametrize("run", [["/etc/passwd"], {"command": "true", "user": "nobody-knows"}])
+@pytest.mark.parametrize(
+    "run",
+    [
+        ["/etc/passwd"],
+        {"command": "true", "user": "nobody-knows"},
+        {"command": "true", "user": "nobody-knows", "cache": [{"target": "/c"}]},
+    ],
+)
 def test_a_command_that_cannot_be_started(builder: Builder, run: object) -> None:
     assert "could not start" in builder.build(builder.context({}, [{"run": run}]), check=10).err
 

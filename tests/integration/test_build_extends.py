@@ -101,3 +101,19 @@ def test_a_child_of_a_package_stands_on_its_image(builder: Builder) -> None:
     assert found["stages"][0]["base"] == f"base:1.0.0@{digest}"
     missing = write(child, "metadata: {name: child, version: 1.0.0}\nextends: bsae:1.0.0\n")
     assert "did you mean base:1.0.0?" in builder.build(missing, check=2).err
+
+
+def test_validate_shows_what_is_resolved_and_tells_problems_to_programs(builder: Builder) -> None:
+    write(builder.contexts / "base", "from: busybox:1\nsteps: [run: 'echo ${HOME}']\nargs: {V: }\n")
+    child = write(
+        builder.contexts / "child",
+        'metadata: {name: child, version: "${{ args.V }}"}\nextends: ../base/Agentfile\n',
+    )
+    words = ("validate", "--resolved", "-o", "json", child)
+    shown = json.loads(builder.aos(*words, "--build-arg", "V=1.2.3").out)
+    assert shown["agentfile"]["metadata"] == {"name": "child", "version": "1.2.3"}
+    assert shown["origins"]["/metadata/version"] == f"{child}/Agentfile:3 with args.V"
+    assert shown["origins"]["/steps/0/run"] == f"{builder.contexts}/base/Agentfile:4"
+    [problem] = json.loads(builder.aos(*words, check=2).out)
+    assert (problem["file"], problem["code"]) == (f"{builder.contexts}/base/Agentfile", "missing-argument")
+    assert problem["via"] == [f"{child}/Agentfile:4:10"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fix_build import Builder
-from fix_installation import REPOSITORY, Installation, new_installation, requires, requires_root
+from fix_installation import REPOSITORY, Installation, new_installation, requires
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +114,7 @@ def test_the_date_of_everything_is_source_date_epoch(builder: Builder) -> None:
     assert ((root / "f").stat().st_mtime, (root / "made").stat().st_mtime) == (1234567890, 1234567890)
     builder.aos.environ["SOURCE_DATE_EPOCH"] = "yesterday"  # type: ignore[index]
     assert "SOURCE_DATE_EPOCH" in builder.build(context, check=2).err
+    assert "reproducible" in builder.build(context, "--source-date-epoch", "7", "--check-reproducible").err
 
 
 def _wheel(directory: Path) -> Path:
@@ -137,17 +138,6 @@ def _wheel(directory: Path) -> Path:
     wheel = directory / "aosprobe-1.0-py3-none-any.whl"
     wheel.write_bytes(buffer.getvalue())
     return wheel
-
-
-@pytest.fixture(scope="session")
-def debian_root() -> object:
-    """(session) An AOS_ROOT whose build cache holds the Debian base of examples/hello."""
-    requires_root()
-    requires("mmdebstrap")
-    made = new_installation()
-    made("build", "-q", REPOSITORY / "examples/hello", timeout=280)
-    yield made.root
-    shutil.rmtree(made.root.parent)
 
 
 @pytest.mark.network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import os
 import select
@@ -66,6 +67,27 @@ def test_a_secret_is_a_file_of_the_step_s_user_or_a_variable_and_then_nowhere(bu
     assert _holders(places, WORD.encode()) == [witness]  # the search can find
 
 
+def test_a_secret_is_on_no_disk_while_its_step_runs_either(builder: Builder) -> None:
+    secrets = [{"id": "token", "env": "TOKEN", "target": "/run/secrets/token"}]
+    step = {"run": {"command": "echo $TOKEN; echo ready; sleep 60", "secrets": secrets}}
+    builder.aos.environ["token"] = WORD  # type: ignore[index]
+    running = builder.aos.start(
+        "build", "--progress", "plain", "--secret", "id=token", builder.context({}, [step])
+    )
+    _until(running, b"| ready")
+    assert _holders((builder.aos.root, builder.aos.state), WORD.encode()) == []
+    assert not any(WORD.encode() in line for line in _command_lines())
+    running.terminate()
+    _, rest = running.communicate(timeout=5)
+    assert WORD.encode() not in rest
+
+
+def _command_lines() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes()
+
+
 def test_a_secret_of_the_environment_never_reaches_a_failing_step_s_error(builder: Builder) -> None:
     script = "cat /run/secrets/key; echo; echo $K; exit 3"
     step = {"run": {"command": script, "user": "1000", "secrets": ["key", {"id": "key", "env": "K"}]}}
@@ -98,9 +120,9 @@ def test_a_secret_s_value_is_not_in_the_cache_key_but_what_is_done_with_it(build
         builder.aos.environ["s"] = value  # type: ignore[index]
         return builder.build(builder.context({}, [step]), "--secret", "id=s").err
 
-    assert "#2 done in" in built("0400", "one")
+    assert "\n1 executed in" in built("0400", "one")
     assert "run echo x > /x: cached" in built("0400", "two")
-    assert "#2 done in" in built("0440", "two")
+    assert "\n1 executed in" in built("0440", "two")
 
 
 def test_a_secret_variable_needs_a_shell_and_says_so(builder: Builder) -> None:
@@ -273,11 +295,28 @@ def test_a_context_mount_is_in_the_key_exactly_as_it_is_seen(builder: Builder) -
     context = builder.context(
         {"f": "1", "Agentfile": "", ".aosignore": "ignored\nAgentfile\n.aosignore\n"}, [step]
     )
-    assert "#2 done in" in builder.build(context).err
+    assert "\n1 executed in" in builder.build(context).err
     (context / "ignored").write_text("x")
     assert "cat /src/f > /f: cached" in builder.build(context).err
     (context / "f").write_text("2")
-    assert "#2 done in" in builder.build(context).err
+    assert "\n1 executed in" in builder.build(context).err
+
+
+def test_a_cache_and_a_secret_inside_of_the_context_s_files(builder: Builder) -> None:
+    script = "echo built > /src/build/out/x; cat /src/.netrc /src/f; test ! -e /etc/out"
+    step = {
+        "command": script,
+        "mounts": [{"target": "/src"}],
+        "cache": [{"target": "/src/build/out"}],
+        "secrets": [{"id": "netrc", "target": "/src/.netrc"}],
+    }
+    context = builder.context({"f": "f\n"}, [{"run": step}])
+    builder.aos.environ["netrc"] = "machine"  # type: ignore[index]
+    assert "| ***f" in builder.build(context, "--secret", "id=netrc").err
+    assert sorted(path.name for path in context.iterdir()) == ["Agentfile", "f"]
+    step["mounts"] = [{"target": "/src", "from": "busybox:1"}]
+    refused = builder.build(builder.context({}, [{"run": step}]), "--secret", "id=netrc", check=2)
+    assert "lies inside of '/src', which is read-only" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -324,6 +363,27 @@ def test_a_step_uses_an_ssh_agent_as_any_user(builder: Builder, agent: tuple[Pat
         ["ssh-add", "-l"], env={"SSH_AUTH_SOCK": str(socket), "PATH": os.defpath}, capture_output=True
     )
     assert b"it@test" in listed.stdout  # `ssh-add -D` of the step did not reach it
+
+
+def test_the_agent_of_a_build_ends_with_it_also_by_kill_9(builder: Builder, agent: tuple[Path, Path]) -> None:
+    def agents() -> set[str]:
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                if path.read_text() == "ssh-agent\n":
+                    found.add(path.parent.name)
+        return found
+
+    before = agents()
+    context = builder.context({}, [{"run": {"command": "echo ready; sleep 60", "ssh": True}}])
+    running = builder.aos.start("build", "--progress", "plain", "--ssh", f"default={agent[1]}", context)
+    _until(running, b"| ready")
+    (own,) = agents() - before
+    with os.fdopen(os.pidfd_open(int(own))) as process:
+        running.kill()
+        running.communicate()
+        assert select.select([process], [], [], 5)[0]
+    builder.build(builder.context({}, [{"run": "true"}], name="next"))  # sweeps
 
 
 def _with_ssh(builder: Builder) -> Path:

@@ -57,3 +57,9 @@ def test_unique_names_never_repeat(tmp_path: Path) -> None:
 def test_a_command_that_fails_is_no_measurement() -> None:
     with pytest.raises(RuntimeError, match="exit code 3\nno good"):
         run_timed(["/bin/sh", "-c", "echo no good >&2; exit 3"])
+
+
+def test_the_most_memory_of_each_round_is_kept() -> None:
+    hungry = ("/bin/sh", "-c", "head -c 60000000 /dev/zero | tail -c 60000000 > /dev/null")
+    [measured] = interleave([Command("hungry", hungry)], rounds=2, warm_up=0)
+    assert all(resident > 60_000_000 for resident in measured.resident)

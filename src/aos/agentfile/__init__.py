@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aos.agentfile.problems import AgentfileError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from aos.agentfile.definition import Definition
@@ -59,8 +59,10 @@ def loads(
     return resolve(lambda: Document.read(file, data), arguments or {}, parents).definition
 
 
-def build_arguments(words: Iterable[str], environ: Mapping[str, str]) -> dict[str, str | None]:
+def build_arguments(words: Sequence[str], environ: Mapping[str, str]) -> dict[str, str | None]:
     """The values that `--build-arg NAME[=VALUE]` gives. Raise InvalidArgument (`build-arg-invalid`)."""
+    if not words:
+        return {}
     from aos.agentfile.arguments import build_arguments
 
     return build_arguments(words, environ)

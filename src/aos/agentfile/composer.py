@@ -139,8 +139,8 @@ def _syntax(document: Document, error: yaml.MarkedYAMLError) -> AgentfileError:
         return document.error(line, column, "a tab cannot indent YAML", hint="use spaces")
     context = f" ({error.context})" if error.context else ""
     hint = "quote values that hold ': ', ' #', or begin with one of [ ] { } & * ! | > % @"
-    if "${{" in source:
-        hint = "inside of [ ] and { }, quote values that hold ${{ … }}"
+    if "${" in source:
+        hint = "inside of [ ] and { }, quote values that hold ${"
     return document.error(line, column, f"not YAML: {problem}{context}", hint=hint)
 
 

@@ -76,10 +76,10 @@ def resolve_extends(walk: Walk, document: Document, parents: Parents | None) -> 
 
 def _parent(node: Node, text: str, seen: set[str], parents: Parents | None) -> Document:
     """Read what `extends` names; `seen` are the files of the chain so far."""
-    if text.startswith(("./", "../")):
-        return _file(node, text, seen)
     if "${{" in text:
         raise _refused(node, "a build argument cannot be used in extends", "name the parent itself")
+    if text.startswith(("./", "../")):
+        return _file(node, text, seen)
     if text.startswith(("/", "~")):
         hint = "write a path relative to this file, so that it holds on other machines"
         raise _refused(node, f"extends must not be an absolute path: {text!r:.200}", hint)

@@ -59,6 +59,7 @@ def resolve(
             from aos.agentfile.arguments import fill_in
 
             root = fill_in(walk, root, arguments) if isinstance(root, MappingNode) else root
+            walk.finish()  # what is wrong with a value that is not known is no news
         return Resolved(read_definition(walk, root), document.file, root)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from aos.build.plan import State
 from aos.errors import AosError, InvalidArgument, NotFound
+from aos.oci.digest import Digest
 from aos.package import BuiltLayer, layer_facts, load_package, read_layout
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from aos.build.plan import Vertex
     from aos.content.protocol import Blobs
-    from aos.oci.digest import Digest
     from aos.package import Package
     from aos.registry.protocol import PackageRegistry
 
@@ -24,9 +24,17 @@ _LAYOUT = "oci:"
 
 
 def find_base(
-    vertex: Vertex, context: Path, blobs: Blobs, registry: PackageRegistry, keep: Callable[[Digest], None]
+    vertex: Vertex,
+    context: Path,
+    blobs: Blobs,
+    registry: PackageRegistry,
+    keep: Callable[[Digest], None],
+    *,
+    locked: str = "",
 ) -> Package:
     """The package behind `vertex.base`; `keep` is told every digest that must not be collected.
+
+    `locked`: the digest that a lock has for it, which is enough where nothing has the name any more.
 
     Raise NotFound (`base-not-found`, near names in its hint), InvalidArgument (`base-ambiguous`), and what
     `load_package` and `read_layout` raise, each naming where the Agentfile asks for it.
@@ -35,7 +43,7 @@ def find_base(
     try:
         if vertex.base.startswith(_LAYOUT):
             return _from_layout(vertex.base, context, blobs, keep)
-        digest = registry.resolve(vertex.base)
+        digest = _resolve(vertex.base, locked, blobs, registry)
         keep(digest)
         package = load_package(blobs, digest)
         for layer in package.layers:
@@ -52,6 +60,15 @@ def find_base(
         if error.code == "reference-invalid" and vertex.base.startswith((".", "/")):
             error.hint = f"an OCI layout on disk is written oci:{vertex.base}"
         error.message = f"{where}the base {vertex.base!r}: {error.message}"
+        raise
+
+
+def _resolve(base: str, locked: str, blobs: Blobs, registry: PackageRegistry) -> Digest:
+    try:
+        return registry.resolve(base)
+    except NotFound:
+        if locked and blobs.exists(Digest(locked)):
+            return Digest(locked)
         raise
 
 

@@ -18,6 +18,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aos.build.replace import replace_file
 from aos.errors import AosError, DataLoss
 from aos.oci.digest import parse_digest
 from aos.oci.layer import Layer
@@ -83,13 +84,7 @@ class Cache:
             self._content.pins.set(PIN_OWNER, key, (entry.layer.digest,))
         file = self._file(key)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = file.with_name(f".{key}.{os.getpid()}")
-        try:
-            temporary.write_bytes(encode_entry(key, entry))
-            temporary.replace(file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(file, encode_entry(key, entry))
 
     def drop(self, key: str) -> None:
         with contextlib.suppress(OSError):

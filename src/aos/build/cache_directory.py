@@ -177,6 +177,6 @@ class CacheDirectory:
             return PermissionDenied(
                 where, code="cache-not-writable", hint="use an account that may, or another directory"
             )
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST):
             return InvalidArgument(where, code="cache-invalid", hint="name a directory", path=self.name)
         return Unavailable(where, code="cache-unavailable", path=self.name)

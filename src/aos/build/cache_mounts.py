@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aos.build.locks import lock_file, try_lock
+from aos.build.replace import replace_file
 from aos.build.workspace import remove_tree
 
 if TYPE_CHECKING:
@@ -167,6 +168,4 @@ def _describe(place: Path, kind: Kind, id: str) -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place.mkdir(mode=0o700, exist_ok=True)
     if not (place / _ABOUT).exists():
-        temporary = place / f".{_ABOUT}.{os.getpid()}"
-        temporary.write_text(json.dumps({"kind": kind, "id": id}))
-        temporary.replace(place / _ABOUT)
+        replace_file(place / _ABOUT, json.dumps({"kind": kind, "id": id}).encode())

@@ -18,6 +18,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
+from aos.build.replace import replace_file
 from aos.errors import AosError, Conflict, PermissionDenied
 
 if TYPE_CHECKING:
@@ -175,13 +176,7 @@ def _replace(file: Path, data: bytes) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in _surplus(file):
         old.unlink(missing_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_file(file, data)
 
 
 def _surplus(file: Path) -> Iterator[Path]:

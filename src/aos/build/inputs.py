@@ -13,9 +13,10 @@ from aos.build.select import Source, digest_of_sources, select
 from aos.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from aos.agentfile.definition import Definition
+    from aos.agentfile.definition import Definition, Plugin
     from aos.build.context import Context
     from aos.build.plugins import Plugins
 
@@ -53,9 +54,14 @@ def find_agentfile(context: Path) -> Path:
 
 
 def gather_inputs(
-    definition: Definition, context: Context, plugins: Plugins, target: str | None = None
+    definition: Definition,
+    context: Context,
+    plugins: Plugins,
+    target: str | None = None,
+    *,
+    known: Callable[[str, Plugin], Mapping[str, str]] = lambda stage, step: {},
 ) -> Inputs:
-    """Raise what `select` raises, what `read_requirements` raises, and what plugins say of their options."""
+    """`known`: what a plugin of a stage need not look up. Raise what `select` raises, what `read_requirements` raises, and what plugins say of their options."""
     found = Inputs()
     needed = needed_stages(definition, target)
     for stage in definition.stages:
@@ -77,7 +83,7 @@ def gather_inputs(
                 found.components[place] = {"files": [digest_of_sources((source,)) for source in seen]}
             elif step.kind == "plugin":
                 where = stage.location_of(position) or "Agentfile"
-                declared = dict(plugins.inputs(step.name, dict(step.options), where))
+                declared = dict(plugins.inputs(step.name, dict(step.options), where, known(stage.name, step)))
                 tools = declared.pop("tools", {})
                 found.components[place] = {"plugin": declared, "tools": tools}
     context.digests.save()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aos.errors import Aborted
 
@@ -27,15 +27,19 @@ def stopped_by_signals() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, _stop) for number in _stopping()}
+    after: dict[signal.Signals, Any] = dict(before)
     try:
         yield
-    except _Stopped as stopped:
+    except (_Stopped, KeyboardInterrupt) as stopped:
+        after |= dict.fromkeys((signal.SIGINT, *before), signal.SIG_IGN)  # the command is as good as over
+        if isinstance(stopped, KeyboardInterrupt):
+            raise
         raise Aborted(
             f"the build was stopped by {stopped}; nothing of the unfinished steps was kept",
             code="build-stopped",
         ) from None
     finally:
-        for number, handler in before.items():
+        for number, handler in after.items():
             signal.signal(number, handler)
 
 

@@ -89,6 +89,14 @@ class Lookup:
         self._cache.put(key, CacheEntry(layer, vertex.created_by, seconds, self._package, vertex.stage))
         return self._below(vertex).on_top(_built(layer, vertex, key))
 
+    def move(self, vertex: Vertex, to: Vertex) -> None:
+        """Keep the result of a vertex under the key of another, which would have made the same."""
+        key = self.key(vertex)
+        entry = self._cache.get(key)
+        if entry is not None:
+            self._cache.put(self.key(to), entry)
+            self._cache.drop(key)
+
     def fetch(self, states: Iterable[State]) -> None:
         """Have the layers of these states here. Raise DataLoss with the `digest` of one that cannot be had."""
         for state in states:
@@ -97,23 +105,27 @@ class Lookup:
                     self._fetch(*self._remote[built.layer.digest])
 
     def export(self, store: CacheStore) -> int:
-        """Leave the results of the plan in another cache; those that are there already are not copied again."""
+        """Leave the results of the plan in another cache; what is there already is not copied again.
+
+        Raise what the store does, and DataLoss for a result of a cache that cannot be had from there."""
         count = 0
         for vertex in self._plan.vertices:
             if vertex.step is None:
                 continue
             key = self.key(vertex)
-            entry = self._cache.get(key)
+            entry = self._local(key) or self._elsewhere(key)
             if entry is None:
-                continue  # of another cache, and not fetched; or removed meanwhile
-            layer = entry.layer
+                continue  # removed meanwhile
+            data, layer = encode_entry(key, entry), entry.layer
+            if store.entry(key) == data and (layer is None or store.has_blob(layer.digest, layer.size)):
+                continue
             if layer is not None and not store.has_blob(layer.digest, layer.size):
+                if layer.digest in self._remote:
+                    self._fetch(*self._remote[layer.digest])
                 with self._content.blobs.open(layer.digest) as content:
                     store.add_blob(layer.digest, content)
-            data = encode_entry(key, entry)
-            if store.entry(key) != data:
-                store.add_entry(key, data)
-                count += 1
+            store.add_entry(key, data)
+            count += 1
         return count
 
     def disown(self, digest: Digest) -> bool:
@@ -160,12 +172,8 @@ class Lookup:
         blobs = self._content.blobs
         self.hold(layer.digest)
         try:
-            with source.blob(layer.digest) as stream, blobs.writer() as writer:
-                left = layer.size + 1  # one byte more than was announced is refused
-                while left and (data := stream.read(min(left, 1 << 20))):
-                    writer.write(data)
-                    left -= len(data)
-                writer.commit(layer.digest, layer.size)
+            if not blobs.exists(layer.digest):
+                self._copy(layer, source)
             _check_diff_id(self._content, layer)
         except AosError as error:
             raise DataLoss(
@@ -174,6 +182,14 @@ class Lookup:
         del self._remote[layer.digest]
         for key, entry in entries.items():
             self._cache.put(key, entry)
+
+    def _copy(self, layer: Layer, source: CacheStore) -> None:
+        with source.blob(layer.digest) as stream, self._content.blobs.writer() as writer:
+            left = layer.size + 1  # one byte more than was announced is refused
+            while left and (data := stream.read(min(left, 1 << 20))):
+                writer.write(data)
+                left -= len(data)
+            writer.commit(layer.digest, layer.size)
 
     def _below(self, vertex: Vertex) -> State:
         return EMPTY if vertex.below is None else self._states[vertex.below]

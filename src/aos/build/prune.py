@@ -1,7 +1,8 @@
-"""What builds keep to be quicker the next time, and giving some of it back: results of vertices, cache mounts.
+"""What builds keep to be quicker the next time, and giving some of it back: results, cache mounts, packages.
 
 A result is an entry of the cache; its layer is a blob of the content store, which a collection removes once no entry
-and no package needs it. A mount is a directory that steps have written to (`cache_mounts.py`).
+and no package needs it. A mount is a directory that steps have written to (`cache_mounts.py`). Packages are blobs, too:
+the files that a step of a lock names (`kept.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from aos.build.cache import PIN_OWNER, Cache, decode_entry
 from aos.build.cache_mounts import cache_mounts, remove_cache_mount, size_on_disk
+from aos.build.kept import OWNER as KEPT_OWNER
+from aos.build.kept import Kept
 from aos.build.workspace import remove_tree
 from aos.errors import AosError
 
@@ -26,11 +29,11 @@ __all__ = ["CacheUse", "Item", "Policy", "cache_items", "cache_use", "forget", "
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    kind: Literal["result", "mount"]
+    kind: Literal["result", "mount", "packages"]
     id: str
-    """The cache key, or the name of the mount."""
+    """The cache key, the name of the mount, or of the pin that keeps the packages of a lock's step."""
     size: int
-    """Bytes: of the layer's blob, or of the mount on disk."""
+    """Bytes: of the layer's blob, of the mount on disk, of the packages."""
     used_at: float
     """Seconds since the epoch."""
     step: str = ""
@@ -102,20 +105,26 @@ class CacheUse:
     """Of entries and cache mounts on disk."""
 
 
-def cache_items(directory: Path) -> list[Item]:
-    """Everything in `directory` (`<root>/build`), the last used first."""
-    return sorted(
-        [*_results(directory / "cache"), *_mounts(directory / "mounts")],
-        key=lambda item: (-item.used_at, item.id),
-    )
+def cache_items(directory: Path, content: ContentStore, *, results_only: bool = False) -> list[Item]:
+    """Everything in `directory` (`<root>/build`), and what builds keep in the store, the last used first.
+
+    `results_only` saves the time that measuring the rest takes."""
+    found = list(_results(directory / "cache"))
+    if not results_only:
+        found += [*_mounts(directory / "mounts"), *_packages(content)]
+    return sorted(found, key=lambda item: (-item.used_at, item.id))
 
 
 def prune_cache(directory: Path, content: ContentStore, policy: Policy, now: float) -> list[Item]:
     """Remove what the policy dooms. Safe beside a build: what it has used is held by its lease."""
     cache = Cache(directory / "cache", content)
     removed = []
-    for item in policy.doomed(cache_items(directory), now):
-        if item.mount is None:
+    results_only = (policy.filters or {}).get("kind") == "result"
+    for item in policy.doomed(cache_items(directory, content, results_only=results_only), now):
+        if item.kind == "packages":
+            Kept(content).forget(item.id)
+            removed.append(item)
+        elif item.mount is None:
             cache.drop(item.id)
             removed.append(item)
         elif remove_cache_mount(item.mount):
@@ -131,13 +140,14 @@ def cache_use(directory: Path) -> CacheUse:
 
 
 def forget(directory: Path, content: ContentStore) -> CacheUse:
-    """Remove all of it. Safe beside a build: what it has used is held by its lease, the rest it makes anew."""
+    """Remove all of it. Safe beside a build: what it has used is held by its lease, a cache that
+    a step has mounted stays, the rest it makes anew."""
     before = cache_use(directory)
     cache = Cache(directory / "cache", content)
     for file in (directory / "cache").glob("*/*.json"):
         cache.drop(file.stem)
     for pin in content.pins.list():
-        if pin.owner == PIN_OWNER:
+        if pin.owner in (PIN_OWNER, KEPT_OWNER):
             content.pins.remove(pin.owner, pin.name)
     for use in cache_mounts(directory / "mounts"):
         remove_cache_mount(use)
@@ -169,6 +179,11 @@ def _results(directory: Path) -> Iterator[Item]:
                 layer=layer.digest if layer else "",
                 seconds=entry.seconds,
             )
+
+
+def _packages(content: ContentStore) -> Iterator[Item]:
+    for name, size, used_at in Kept(content).pins():
+        yield Item("packages", name, size, used_at, step="install, of a lock")
 
 
 def _mounts(directory: Path) -> Iterator[Item]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aos.build.keys import Component
+from aos.build.replace import replace_file
 from aos.errors import NotFound
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class Records:
             if not manifest.exists():
                 manifest.parent.mkdir(mode=0o700, exist_ok=True)
                 sources = selected.get((vertex.stage, vertex.position), ())
-                _replace(manifest, zlib.compress(_manifest_of(sources), 1))
-        _replace(self._directory / f"{record.id}.json", _encode(record))
+                replace_file(manifest, zlib.compress(_manifest_of(sources), 1))
+        replace_file(self._directory / f"{record.id}.json", _encode(record))
         self._bound()
 
     def find(self, id: str) -> tuple[BuildRecord, list[BuildRecord]]:
@@ -127,14 +128,12 @@ class Records:
             return None
 
     def sweep(self) -> None:
-        """Remove temporary files of builds that were killed, and lists of files that no record names."""
+        """Remove lists of files that no record names."""
         named = {part.digest for record in self.all() for one in record.vertices for part in one.components}
         wanted = {self._manifest(digest).name for digest in named}
         for file in self._directory.glob("files/*"):
             if file.name not in wanted:
                 file.unlink(missing_ok=True)
-        for file in self._directory.glob(".*"):
-            file.unlink(missing_ok=True)
 
     def _bound(self) -> None:
         """Remove the oldest; names say nothing of age, so by their dates."""
@@ -161,16 +160,6 @@ def _manifest_of(sources: Iterable[Source]) -> bytes:
             path = os.fsencode(entry.path or ".").decode(errors="backslashreplace").replace("\n", "\\n")
             lines.append(f"{what}{executable} {path}\n")
     return "".join(lines).encode()
-
-
-def _replace(file: Path, data: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _encode(record: BuildRecord) -> bytes:
@@ -206,5 +195,5 @@ def _decode(file: Path) -> BuildRecord | None:
             for one in raw["vertices"]
         )
         return BuildRecord(**{**raw, "vertices": vertices, "at": float(raw["at"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

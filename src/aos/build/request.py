@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aos.build.plugins import Plugins
-from aos.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from aos.agentfile.definition import Definition
     from aos.build.cache_store import CacheStore
+    from aos.build.locked import LockUse
     from aos.build.secrets import SecretSource
     from aos.build.ssh_agents import SshAgent
     from aos.clock import Clock
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aos.registry.protocol import PackageRegistry
     from aos.runtime.protocol import Runtime
 
-__all__ = ["BuildRequest", "BuildServices", "source_date_epoch"]
+__all__ = ["BuildRequest", "BuildServices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class BuildRequest:
     ssh: tuple[SshAgent, ...] = ()
     jobs: int = 0
     """Vertices executed at once; 0: as many as there are CPUs."""
+    lock: LockUse | None = None
+    """What decides what the Agentfile's names stand for; None: what they mean today."""
     id: str = ""
     """Of the build, and of its record: 12 hex digits; "": a fresh one."""
 
@@ -77,17 +79,3 @@ class BuildServices:
     plugins: Plugins = field(default_factory=Plugins)
     cache_size: int = 0
     """Bytes of layers that the cache may keep, removed by least recent use after builds; 0: no limit."""
-
-
-def source_date_epoch(environ: Mapping[str, str]) -> int:
-    """SOURCE_DATE_EPOCH of the environment, else 0. Raise InvalidArgument (`source-date-epoch-invalid`).
-
-    Source: reproducible-builds.org, "SOURCE_DATE_EPOCH specification"; a tar header ends at 8^11 - 1."""
-    text = environ.get("SOURCE_DATE_EPOCH") or "0"
-    if not text.isascii() or not text.isdigit() or int(text) >= 8**11:
-        raise InvalidArgument(
-            f"SOURCE_DATE_EPOCH is {text!r}, which is not a number of seconds since 1970",
-            code="source-date-epoch-invalid",
-            hint="unset it, or set it to a whole number: SOURCE_DATE_EPOCH=$(git log -1 --pretty=%ct)",
-        )
-    return int(text)

@@ -18,10 +18,12 @@ from aos.build.context import Context, open_context
 from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
 from aos.build.interrupt import run_interruptibly, stopped_by_signals
+from aos.build.kept import Kept
 from aos.build.keys import key_of
+from aos.build.locked import NO_LOCK, wanted
 from aos.build.lookup import Lookup
 from aos.build.outcome import Outcome, record_of
-from aos.build.plan import EMPTY, Plan, State, known_stage, make_plan
+from aos.build.plan import EMPTY, Plan, State, known_stage, make_plan, needed_stages
 from aos.build.progress import Cached, Note, Planned, Progress, Quiet, Warned, human_size
 from aos.build.records import Records
 from aos.errors import DataLoss, ResourceExhausted
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from aos.build.request import BuildRequest, BuildServices
     from aos.content.leases import Lease
 
-__all__ = ["Session", "build", "build_blocking", "outline"]
+__all__ = ["Session", "build", "build_blocking", "build_platform", "open_session", "outline"]
 
 
 async def build(request: BuildRequest, services: BuildServices, progress: Progress) -> Package:
@@ -106,11 +108,20 @@ class Session:
         self._context: Context = open_context(
             request.context, memory=services.directory / "digests", began=self._at
         )
-        self._inputs: Inputs = gather_inputs(definition, self._context, services.plugins, target)
+        self._lock = request.lock or NO_LOCK
+        self._inputs: Inputs = gather_inputs(
+            definition, self._context, services.plugins, target, known=self._lock.known
+        )
+        stages = needed_stages(definition, target)
+        wants = wanted(definition, self._inputs, services.plugins, stages)
+        self._locks = self._lock.steps(wants)
+        for place, lock in self._locks.items():
+            self._inputs.components[place] = lock.components(self._inputs.components.get(place, {}))
+        self.kept = Kept(services.content, lease.add)
         self.plan: Plan = make_plan(
             definition,
             self._inputs.components,
-            platform=_platform(request.platform),
+            platform=build_platform(request.platform),
             epoch=request.epoch,
             target=target,
             compression=request.compression,
@@ -130,7 +141,8 @@ class Session:
             warn=self._warn,
         )
         progress.emit(Planned(self.plan.vertices))
-        self._find_bases()
+        bases = self._find_bases()
+        self._lock.check(definition, stages, wants, bases, self.plan.platform)
         self._find_cached()
 
     def outline(self) -> Outline:
@@ -183,6 +195,8 @@ class Session:
                 requirements=self._inputs.requirements,
                 plugins=services.plugins,
                 secrets=Secrets.of(self._request.secrets, services.environ),
+                kept=self.kept,
+                locks=self._locks,
                 ssh={agent.id: agent for agent in self._request.ssh},
                 config_env=definition.config.env,
                 config_work_dir=definition.config.work_dir,
@@ -279,8 +293,9 @@ class Session:
     def _final(self) -> State:
         return EMPTY if self.plan.final is None else self.states[self.plan.final]
 
-    def _find_bases(self) -> None:
-        services = self._services
+    def _find_bases(self) -> dict[str, str]:
+        """The digests of the plan's bases, as they are named."""
+        services, digests = self._services, {}
         for vertex in self.plan.vertices:
             if vertex.step is not None:
                 continue
@@ -290,11 +305,14 @@ class Session:
                 services.content.blobs,
                 services.registry,
                 self._lease.add,
+                locked=self._lock.base(vertex.base),
             )
             self._bases[package.manifest_digest] = package
+            digests[vertex.base] = str(package.manifest_digest)
             self.states[vertex.index] = base_state(package, vertex.created_by)
             self._outcomes[vertex.index] = Outcome("base", 0)
             self._progress.emit(Cached(vertex.index, size=package.size))
+        return digests
 
     def _find_cached(self) -> None:
         """Walk the plan as far as earlier builds have been; have here what the package needs of it."""
@@ -334,7 +352,7 @@ class Session:
         self._progress.emit(Warned(text))
 
 
-def _platform(asked: str) -> str:
+def build_platform(asked: str) -> str:
     """The host's platform. Raise NotImplemented (`platform-foreign`) when another is asked for."""
     from aos.oci.index import host_platform
 

@@ -157,7 +157,9 @@ def _allowed(request: bytes) -> bool:
 
 @contextlib.asynccontextmanager
 async def _own_agent(agent: SshAgent, directory: Path) -> AsyncIterator[Path]:
-    """An ssh-agent that holds the keys, and ends with the build, also by kill -9 (setpriv: util-linux)."""
+    """An ssh-agent that holds the keys, and ends with the build, also by kill -9 (setpriv: util-linux).
+
+    Without new privileges: ssh-agent is a set-group-id program, and such a one is not told that its parent died."""
     for tool in ("ssh-agent", "ssh-add", "setpriv"):
         if shutil.which(tool) is None:
             raise FailedPrecondition(
@@ -168,7 +170,8 @@ async def _own_agent(agent: SshAgent, directory: Path) -> AsyncIterator[Path]:
     with _short(directory) as short:
         descriptor = int(short.rpartition("/")[2])
         process = await asyncio.create_subprocess_exec(
-            *("setpriv", "--pdeathsig", "KILL", "--", "ssh-agent", "-D", "-a", f"{short}/agent"),
+            *("setpriv", "--no-new-privs", "--pdeathsig", "KILL"),
+            *("--", "ssh-agent", "-D", "-a", f"{short}/agent"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

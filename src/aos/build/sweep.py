@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aos.build.flight import Flights
+from aos.build.replace import sweep_temporary
 from aos.build.workspace import SANDBOX_PREFIX, dead_workspaces
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ __all__ = ["sweep"]
 async def sweep(directory: Path, runtime: Runtime) -> None:
     """In `<root>/build`. Builds that still run hold their locks and are left alone."""
     Flights(directory / "locks").sweep()
+    for name in ("cache", "digests", "mounts", "records"):
+        sweep_temporary(directory / name)
     with dead_workspaces(directory / "work") as dead:
         if not dead:
             return

@@ -1,14 +1,16 @@
-"""Blocking work of a build, in a thread that is always waited for: a cancelled build removes its directories only
-when nobody writes to them any more.
+"""Blocking work of a build, in threads that end with it: a cancelled build removes its directories when nobody writes
+to them any more.
 
-The thread is told to stop by an exception that CPython raises in it at its next instruction: hashing, copying,
+A thread is told to stop by an exception that CPython raises in it at its next instruction: hashing, copying,
 compressing and unpacking go piece by piece, so that takes milliseconds, and nothing of it need know of cancellation.
-It may strike anywhere, as kill -9 may; what is on disk is made for that.
+It may strike anywhere, as kill -9 may; what is on disk is made for that. A thread that hangs in the kernel (a disk that
+does not answer, somebody else's lock) is left alone after a while: it ends with the process, and the next build sweeps.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -21,23 +23,35 @@ __all__ = ["in_thread"]
 T = TypeVar("T")
 
 
+_PATIENCE = 1.2
+"""Seconds for a thread to stop: a signal ends a build in less than two."""
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """Call `work` in a thread. When cancelled, stop it, wait for its end, and then be cancelled."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     thread = _Thread(work, lambda: loop.call_soon_threadsafe(ended.set))
     thread.start()
-    cancelled: asyncio.CancelledError | None = None
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        thread.stop()
+        await _ended(ended, loop.time() + _PATIENCE)
+        raise
+    return thread.result()
+
+
+async def _ended(ended: asyncio.Event, deadline: float) -> None:
+    """Wait for it until then, however often that is cancelled."""
     while not ended.is_set():
         try:
-            await ended.wait()
-        except asyncio.CancelledError as error:
-            if cancelled is None:
-                thread.stop()
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return thread.result()
+            async with asyncio.timeout_at(deadline):
+                await ended.wait()
+        except TimeoutError:
+            return
+        except asyncio.CancelledError:
+            continue
 
 
 class _Stopped(BaseException):
@@ -46,7 +60,7 @@ class _Stopped(BaseException):
 
 class _Thread(threading.Thread, Generic[T]):
     def __init__(self, work: Callable[[], T], ended: Callable[[], object]) -> None:
-        super().__init__(name="build")
+        super().__init__(name="build", daemon=True)
         self._work = work
         self._ended = ended
         self._over = threading.Lock()
@@ -65,7 +79,8 @@ class _Thread(threading.Thread, Generic[T]):
                     _raise_in(self.ident, None)
         except BaseException as error:
             self._error = error
-        self._ended()
+        with contextlib.suppress(RuntimeError):  # the loop is over: nobody waited any longer
+            self._ended()
 
     def stop(self) -> None:
         with self._over:

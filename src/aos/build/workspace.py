@@ -41,7 +41,7 @@ class Workspace:
 
 @contextlib.contextmanager
 def open_workspace(root: Path, id: str) -> Iterator[Workspace]:
-    """Make a workspace, and remove it at the end whatever happened."""
+    """Make a workspace, and remove it at the end whatever happened; what cannot be removed is for the next sweep."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = None
     while lock is None:  # somebody who sweeps may have taken the new file for a dead build's
@@ -51,8 +51,10 @@ def open_workspace(root: Path, id: str) -> Iterator[Workspace]:
         directory.mkdir(mode=0o700)
         yield Workspace(directory)
     finally:
-        remove_tree(directory)
-        _unlock(root / f"{id}.lock", lock)
+        with contextlib.suppress(OSError):
+            remove_tree(directory)
+            (root / f"{id}.lock").unlink(missing_ok=True)
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -75,8 +77,3 @@ def dead_workspaces(root: Path) -> Iterator[list[str]]:
 def remove_tree(directory: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(directory)
-
-
-def _unlock(file: Path, lock: int) -> None:
-    file.unlink(missing_ok=True)
-    os.close(lock)

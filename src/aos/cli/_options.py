@@ -19,7 +19,8 @@ __all__ = ["BUILD_ARG", "OUTPUT", "Arguments", "Option", "Verb", "nearest", "par
 class Option:
     """One option. Without a `metavar` it is a flag; `repeat` collects its values in a list.
 
-    `implied` is the value of the option alone: `--plan` says `--plan=text`; another value needs the equals sign.
+    `implied` is the value of the option alone: `--plan` says `--plan=text`; another value needs the equals sign,
+    unless the option may be repeated: then the next word is its value, if there is one.
     """
 
     __slots__ = ("choices", "default", "help", "implied", "long", "metavar", "repeat", "short")
@@ -116,7 +117,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> Arguments:
             name, equals, value = word.partition("=")
             found = _find(by_name, name)
             if found.metavar:
-                _set(values, found, name, value if equals else found.implied or _next(found, name, rest))
+                _set(values, found, name, value if equals else _next(found, name, rest))
             elif not equals or value in ("true", "false"):
                 values[found.long] = value != "false"
             else:
@@ -170,6 +171,8 @@ def _unknown(by_name: dict[str, Option], name: str, word: str) -> InvalidArgumen
 
 
 def _next(option: Option, name: str, rest: list[str]) -> str:
+    if option.implied and (not option.repeat or not rest or rest[0].startswith("-")):
+        return option.implied
     if not rest:
         raise _usage(f"option {name} needs a value: {name} {option.metavar}")
     return rest.pop(0)

@@ -53,6 +53,16 @@ VERB = Verb(
             choices=("text", "json", "dot"),
         ),
         Option("explain", help="Tell why each step was executed or was not, on standard error"),
+        Option("no-lock", help="Do without Agentfile.lock: names mean what they mean today"),
+        Option(
+            "source-date-epoch",
+            metavar="WHEN",
+            help="The date of all files: seconds since 1970, or git (default: SOURCE_DATE_EPOCH, else 0)",
+        ),
+        Option(
+            "check-reproducible",
+            help="Build again from nothing in other circumstances; fail, and say why, when it differs",
+        ),
         Option("no-cache", help="Execute every step, also what is known from earlier builds"),
         Option(
             "compression",
@@ -88,6 +98,7 @@ def main(args: Arguments) -> int:
         output=Path(args["output"]) if args["output"] else None,
         target=args["target"],
         platform=args["platform"] or "",
+        use_lock=not args["no-lock"],
         use_cache=not args["no-cache"],
         fresh_stages=args["no-cache-filter"],
         jobs=count(args["jobs"], "--jobs") if args["jobs"] else 0,
@@ -96,6 +107,7 @@ def main(args: Arguments) -> int:
         secrets=args["secret"],
         ssh=args["ssh"],
         compression=args["compression"],
+        epoch=args["source-date-epoch"] or "",
         warn=warnings.append,
     )
     if args["plan"]:
@@ -105,7 +117,12 @@ def main(args: Arguments) -> int:
         return 0
     try:
         package = compose.build(
-            config, environ, request, _progress(args["quiet"], args["progress"]), warnings
+            config,
+            environ,
+            request,
+            _progress(args["quiet"], args["progress"]),
+            warnings,
+            twice=bool(args["check-reproducible"]),
         )
     finally:
         if args["explain"]:

@@ -53,6 +53,7 @@ def _du(args: Arguments) -> int:
     sums = {
         "results": _sum(item for item in items if item.kind == "result"),
         "mounts": _sum(item for item in items if item.kind == "mount"),
+        "packages": _sum(item for item in items if item.kind == "packages"),
     }
     if wants_json(args):
         print_json(sums)
@@ -82,11 +83,13 @@ def _prune(args: Arguments) -> int:
         return 0
     results = _sum(item for item in removed if item.kind == "result")
     mounts = _sum(item for item in removed if item.kind == "mount")
+    packages = _sum(item for item in removed if item.kind == "packages")
     print(f"removed {results['count']} results and {mounts['count']} mounts, freed {size(mounts['bytes'])}")
-    if results["bytes"]:
-        print(
-            f"layers of {size(results['bytes'])} go with the next `aos prune`, where nothing else needs them"
-        )
+    for what, sum in (("layers", results), ("packages", packages)):
+        if sum["bytes"]:
+            print(
+                f"{what} of {size(sum['bytes'])} go with the next `aos prune`, where nothing else needs them"
+            )
     return 0
 
 

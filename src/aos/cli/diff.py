@@ -35,6 +35,9 @@ VERB = Verb(
 _MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
 
+_STEP_WIDTH = 40
+
+
 def main(args: Arguments) -> int:
     import os
 
@@ -98,7 +101,7 @@ def _print_files(diff: PackageDiff, changes: Sequence[FileChange], every_file: b
         path = f"/{change.path}" + ("/" if change.known.kind == "directory" else "")
         if whole > 1:
             files = [one.known for one in changes[position : position + whole]]
-            said = f"{size(sum(file.size for file in files))} in {whole - 1} names"
+            said = f"{size(sum(file.size for file in files))} and {whole - 1} inside"
         else:
             said = _what(change)
         rows.append((change.change, clean(path), said, clean(_steps(diff, change))))
@@ -163,7 +166,10 @@ def _value(aspect: str, file: File) -> str:
 
 def _steps(diff: PackageDiff, change: FileChange) -> str:
     """The steps that are responsible, on each side where there is one."""
-    one, two = diff.responsible(change)
+    one, two = (
+        step if len(step) <= _STEP_WIDTH else step[: _STEP_WIDTH - 1] + "…"
+        for step in diff.responsible(change)
+    )
     return f"[{one or two}]" if one == two or not (one and two) else f"[{one} -> {two}]"
 
 

@@ -45,6 +45,7 @@ GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "build": "Build a package from an Agentfile",
             "explain": "Tell why steps of a build were executed, or were not",
             "cache": "List, measure and remove what builds keep",
+            "lock": "Write down what an Agentfile's names stand for",
         },
     ),
     (

@@ -63,6 +63,12 @@ class Pins:
                 )
         return found
 
+    def date(self, owner: str, name: str) -> float:
+        """When it was set last, in seconds since the epoch; 0 when there is none."""
+        with suppress(FileNotFoundError):
+            return self._path(owner, name).stat().st_mtime
+        return 0.0
+
     def _path(self, owner: str, name: str) -> Path:
         for part in (owner, name):
             if not _NAME.fullmatch(part):

@@ -30,6 +30,10 @@ class BuildCache(Protocol):
 
     def forget(self) -> None: ...
 
+    async def sweep(self) -> None:
+        """Remove what builds that were killed have left."""
+        ...
+
 
 class Housekeeping:
     def __init__(
@@ -84,6 +88,7 @@ class Housekeeping:
                     self._registry.remove(entry.reference)
                     packages.append(entry.reference)
             await asyncio.to_thread(self._builds.forget)
+        await self._builds.sweep()
         collected = await asyncio.to_thread(self._collect)
         return {
             "agents": agents,

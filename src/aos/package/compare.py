@@ -85,7 +85,7 @@ class SoftwareChange:
 @dataclass(frozen=True, slots=True)
 class ConfigChange:
     field: str
-    """`env PATH`, `user`, `definition stages[build].steps[0].run`."""
+    """`env PATH`, `user`, `definition stages[build].steps[0].args`; `stages[]` is the package's own."""
     before: Any
     """JSON; None when it is not there."""
     after: Any
@@ -221,8 +221,8 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{name}.{key}", item)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for position, item in enumerate(value):
-            known = item.get("name") if isinstance(item, dict) and "steps" in item else None
-            yield from _leaves(f"{name}[{known or position}]", item)
+            stage = isinstance(item, dict) and ("steps" in item or "base" in item)
+            yield from _leaves(f"{name}[{item.get('name', '') if stage else position}]", item)
     else:
         yield name, value
 

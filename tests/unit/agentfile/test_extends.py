@@ -157,6 +157,13 @@ def test_a_parent_of_stages_alone_goes_on_from_its_last(write: Any) -> None:
     assert extended(write, "stages: [{name: c, from: b}]\n", base).final.name == "c"
 
 
+def test_a_stage_that_comes_to_need_itself(write: Any) -> None:
+    circle = "stages: [{name: tools, steps: [{copy: {from: extra, src: /a, dest: /a}}]}]\n"
+    [problem] = refused(write(base=BASE, child=NAMED + "extends: ./base\n" + circle)).problems
+    assert (problem.file, problem.line, problem.code) == ("child", 5, "stage-cycle")
+    assert "tools -> extra -> tools" in problem.message
+
+
 def test_several_levels_in_several_directories(write: Any) -> None:
     write(
         a__Agentfile=HEAD
@@ -227,6 +234,7 @@ def test_a_parent_that_is_no_agentfile(write: Any, base: str, place: str, code: 
         ("~/Agentfile", "extends-invalid", "must not be an absolute path"),
         ("base", "extends-not-found", "for the file, write ./base"),
         ("${{ args.A }}", "extends-invalid", "cannot be used in extends"),
+        ('"./${{ args.A }}"', "extends-invalid", "cannot be used in extends"),
         ('""', "agentfile-invalid", "must not be empty"),
         ('"./a\\0b"', "agentfile-invalid", "NUL"),
         ("[./base]", "agentfile-invalid", "must be a string, not a list"),

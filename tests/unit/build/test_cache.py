@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aos.build.cache import PIN_OWNER, Cache, CacheEntry
+from aos.build.cache_mounts import take
 from aos.build.prune import CacheUse, cache_use, forget
 from aos.content.store import ContentStore
 from aos.oci.layer import Layer
@@ -90,8 +92,12 @@ def test_forgetting_removes_entries_pins_and_mounts(
     cache: Cache, content: ContentStore, tmp_path: Path
 ) -> None:
     cache.put(KEY, _entry(content))
-    (tmp_path / "mounts/uv").mkdir(parents=True)
-    (tmp_path / "mounts/uv/wheel").write_bytes(bytes(10_000))
+
+    async def fill() -> None:
+        async with take(tmp_path / "mounts", "pip", "uv", "shared") as directory:
+            (directory / "wheel").write_bytes(bytes(10_000))
+
+    asyncio.run(fill())
     before = forget(tmp_path, content)
     assert before.entries == 1
     assert before.bytes >= 10_000

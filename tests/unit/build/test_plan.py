@@ -193,3 +193,127 @@ def test_any_graph_of_stages_gives_the_same_ordered_plan_twice(wanted: list[list
     assert all(parent < vertex.index for vertex in plan.vertices for parent in vertex.parents)
     assert plan.final is not None
     assert plan.vertices[plan.final].stage == stages[-1].name
+
+
+NAMES = st.sampled_from(["s0", "s1", "s2", "s3"])
+STEPS = st.one_of(
+    st.builds(lambda text: Run(("/bin/sh", "-c", text)), st.sampled_from(["a", "b", "c"])),
+    st.builds(lambda dest: replace(COPY, dest=dest), st.sampled_from(["/a/", "/b/"])),
+    st.builds(lambda name: Install("pip", (name,)), st.sampled_from(["x", "y"])),
+    st.builds(lambda suite: Plugin("debian", (("suite", suite),)), st.sampled_from(["bookworm", "trixie"])),
+)
+
+
+@st.composite
+def definitions(draw: st.DrawFn) -> Definition:
+    """Stages on each other, on images and on nothing; steps that read earlier stages."""
+    stages: list[Stage] = []
+    for number in range(draw(st.integers(1, 4))):
+        earlier = [stage.name for stage in stages]
+        base = draw(st.sampled_from(["scratch", "an/image:1", *earlier]))
+        steps = draw(st.lists(STEPS, max_size=4))
+        if earlier:
+            sources = draw(st.lists(st.sampled_from(earlier), max_size=2))
+            steps += [replace(COPY, from_stage=name, src=("/x",)) for name in sources]
+        depends = (
+            tuple(dict.fromkeys(draw(st.lists(st.sampled_from(earlier), max_size=2)))) if earlier else ()
+        )
+        stages.append(Stage(f"s{number}", base, depends, tuple(steps)))
+    return _definition(*stages)
+
+
+def _inputs(definition: Definition, salt: str = "") -> dict[tuple[str, int], dict[str, object]]:
+    return {
+        (stage.name, at): {"files": f"sha256:{stage.name}{at}{salt}"}
+        for stage in definition.stages
+        for at, step in enumerate(stage.steps)
+        if step.kind == "copy" and not step.from_stage
+    }
+
+
+@given(definitions())
+def test_every_vertex_comes_after_what_it_needs_and_only_needed_stages_are_there(
+    definition: Definition,
+) -> None:
+    plan = _plan(definition, _inputs(definition))
+    assert [vertex.index for vertex in plan.vertices] == list(range(len(plan.vertices)))
+    assert all(parent < vertex.index for vertex in plan.vertices for parent in vertex.parents)
+    stages = {stage.name: stage for stage in definition.stages}
+    needed, pending = set[str](), [definition.final.name]
+    while pending:
+        name = pending.pop()
+        if name in stages and name not in needed:
+            needed.add(name)
+            pending += [stages[name].base, *stages[name].depends_on]
+            pending += [step.from_stage for step in stages[name].steps if step.kind == "copy"]
+    steps = sum(len(stages[name].steps) for name in needed)
+    assert len([vertex for vertex in plan.vertices if vertex.step is not None]) == steps
+    assert {vertex.stage for vertex in plan.vertices} <= needed
+
+
+@given(definitions())
+def test_the_plan_and_its_keys_are_the_same_under_irrelevant_changes(definition: Definition) -> None:
+    plan = _plan(definition, _inputs(definition))
+    renamed = replace(definition, metadata=Metadata("other", "9.9.9", "words"))
+    moved = replace(
+        definition,
+        stages=tuple(replace(stage, location="/elsewhere:1:1") for stage in definition.stages),
+    )
+    unused = replace(definition, stages=(Stage("unused", "scratch", steps=(RUN,)), *definition.stages))
+    for other in (renamed, moved, unused):
+        same = _plan(other, _inputs(other))
+        assert _keys(same) == _keys(plan)
+        assert [vertex.label for vertex in same.vertices] == [vertex.label for vertex in plan.vertices]
+
+
+@given(definitions(), st.data())
+def test_a_changed_file_changes_the_keys_of_what_sees_it_and_of_nothing_else(
+    definition: Definition, data: st.DataObject
+) -> None:
+    inputs = _inputs(definition)
+    if not inputs:
+        return
+    place = data.draw(st.sampled_from(sorted(inputs)))
+    plan = _plan(definition, inputs)
+    changed = _plan(definition, {**inputs, place: {"files": "sha256:changed"}})
+    touched = set[int]()
+    for vertex in plan.vertices:
+        if (vertex.place == place and vertex.step is not None) or touched & {vertex.below, *vertex.reads}:
+            touched.add(vertex.index)
+    before, after = _keys(plan), _keys(changed)
+    assert {at for at, key in enumerate(before) if key != after[at]} == touched
+
+
+@given(definitions())
+def test_a_target_is_the_part_of_the_plan_that_it_needs_with_the_same_keys(definition: Definition) -> None:
+    whole = _plan(definition, _inputs(definition))
+    keys = {
+        (vertex.place, vertex.base): key for vertex, key in zip(whole.vertices, _keys(whole), strict=True)
+    }
+    for stage in definition.stages:
+        part = make_plan(definition, _inputs(definition), platform="linux/amd64", epoch=0, target=stage.name)
+        for vertex, key in zip(part.vertices, _keys(part), strict=True):
+            if vertex.step is not None and (vertex.place, vertex.base) in keys:
+                assert keys[vertex.place, vertex.base] == key
+    with pytest.raises(InvalidArgument):
+        make_plan(definition, {}, platform="linux/amd64", epoch=0, target="nope")
+
+
+def test_what_a_component_holds_cannot_look_like_another() -> None:
+    """No text in one component makes the key of another combination."""
+    plans = [
+        _plan(_definition(Stage("", "scratch", steps=(COPY,)), config=ImageConfig(work_dir=text)))
+        for text in ("/a", '/a"],["below","', "/a\nengine 1", "/a\x00")
+    ]
+    assert len({_keys(plan)[0] for plan in plans}) == len(plans)
+
+
+def test_steps_see_only_the_environment_that_reaches_them() -> None:
+    plan = _plan(_definition(Stage("", "some/base", steps=(COPY, Plugin("x"), RUN))))
+    one, other = State(env=(("A", "1"),)), State(env=(("A", "2"),))
+    changed = [
+        cache_key(vertex, plan, {0: one, 1: one, 2: one})
+        != cache_key(vertex, plan, {0: other, 1: other, 2: other})
+        for vertex in plan.vertices[1:]
+    ]
+    assert changed == [False, False, True]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aos.build import threads
 from aos.build.threads import in_thread
 from aos.errors import Aborted
 
@@ -59,6 +60,19 @@ def test_a_thread_is_waited_for_where_it_cannot_stop() -> None:
         assert ended == ["over"]
 
     asyncio.run(main())
+
+
+def test_a_thread_that_hangs_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_PATIENCE", 0.05)
+    began, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        release.wait(10)
+
+    asyncio.run(_cancelled(work, began))
+    assert not release.is_set()
+    release.set()
 
 
 def test_what_a_thread_raises_is_raised() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,3 +108,28 @@ def test_an_opaque_mark_stays_only_where_it_hides_something(upper: Path, lower: 
     _settle(upper, lower)
     assert "trusted.overlay.opaque" in os.listxattr(upper / "etc")
     assert "trusted.overlay.opaque" not in os.listxattr(upper / "new")
+
+
+def test_a_file_with_a_name_outside_is_not_all_ours(upper: Path, lower: LayerTree, tmp_path: Path) -> None:
+    (upper / "file").write_text("x")
+    (upper / "again").hardlink_to(upper / "file")
+    assert settle(upper, lower, epoch=7, since_ns=0)
+    (tmp_path / "outside").hardlink_to(upper / "file")
+    assert not settle(upper, lower, epoch=7, since_ns=0)
+
+
+@pytest.mark.root
+def test_what_no_layer_holds_goes(upper: Path, lower: LayerTree) -> None:
+    (upper / "file").write_text("x")
+    os.mknod(upper / "socket", stat.S_IFSOCK)
+    for name, value in (
+        ("trusted.overlay.origin", b"x"),
+        ("user.note", b"kept"),
+        ("user.overlay.impure", b"y"),
+    ):
+        os.setxattr(upper / "file", name, value)
+    upper.chmod(0o700)
+    _settle(upper, lower)
+    assert _files(upper) == ["file"]
+    assert os.listxattr(upper / "file") == ["user.note"]
+    assert stat.S_IMODE(upper.stat().st_mode) == 0o755

@@ -219,7 +219,10 @@ def test_config_and_definition(blobs: BlobStore) -> None:
         user="2",
         entrypoint=("/bin/other",),
         definition={
-            "stages": [{"name": "s", "base": "scratch", "steps": [{"kind": "run", "args": ["a", "b"]}]}]
+            "stages": [
+                {"name": "s", "base": "scratch", "steps": [{"kind": "run", "args": ["a", "b"]}]},
+                {"name": "", "base": "s"},
+            ]
         },
     )
     found = {one.field: (one.before, one.after) for one in compare(blobs, one, two).config}
@@ -235,6 +238,8 @@ def test_config_and_definition(blobs: BlobStore) -> None:
         "definition stages[s].name": (None, "s"),
         "definition stages[s].steps[0].kind": (None, "run"),
         "definition stages[s].steps[0].args": (None, ["a", "b"]),
+        "definition stages[].base": (None, "s"),
+        "definition stages[].name": (None, ""),
     }
 
 

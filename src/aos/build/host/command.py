@@ -20,7 +20,11 @@ _LONGEST_LINE = 1 << 16
 
 
 async def run_on_host(
-    args: Sequence[str], environ: Mapping[str, str], output: Callable[[str], None]
+    args: Sequence[str],
+    environ: Mapping[str, str],
+    output: Callable[[str], None],
+    *,
+    pass_fds: Sequence[int] = (),
 ) -> tuple[int, list[str]]:
     """The exit code (negative: minus the signal) and the last lines of output. Raise FailedPrecondition.
 
@@ -55,6 +59,7 @@ async def run_on_host(
         umask=0o022,
         cwd="/",
         limit=_LONGEST_LINE,
+        pass_fds=tuple(pass_fds),
     )
     assert process.stdout is not None
     tail: collections.deque[str] = collections.deque(maxlen=_TAIL)

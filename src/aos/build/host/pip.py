@@ -48,6 +48,9 @@ class PipSettings:
     insecure_hosts: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     mounts: list[Mount] = field(default_factory=list)
+    certificates: Path | None = None
+    """On the host: authorities to trust in the place of its own."""
+    netrc: Path | None = None
 
     def to_toml(self) -> str:
         """The `uv.toml` of the sandbox."""
@@ -159,14 +162,14 @@ def _mount_certificates(
     names = [environ.get(name) for name in _CERTIFICATES] + [pip.get("cert")]
     for name in names:
         if name and (root / name.lstrip("/")).is_file():
-            found.mounts.append(
-                Mount("bind", f"{place}/ca.pem", (root / name.lstrip("/")).resolve(), read_only=True)
-            )
+            found.certificates = (root / name.lstrip("/")).resolve()
+            found.mounts.append(Mount("bind", f"{place}/ca.pem", found.certificates, read_only=True))
             found.environment["SSL_CERT_FILE"] = f"{place}/ca.pem"
             break
     netrc = Path(environ.get("NETRC") or f"{environ.get('HOME') or '/root'}/.netrc")
     if netrc.is_file():
-        found.mounts.append(Mount("bind", f"{place}/netrc", netrc.resolve(), read_only=True))
+        found.netrc = netrc.resolve()
+        found.mounts.append(Mount("bind", f"{place}/netrc", found.netrc, read_only=True))
         found.environment["NETRC"] = f"{place}/netrc"
 
 

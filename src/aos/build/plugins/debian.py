@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal, cast
 from aos.errors import FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from aos.agentfile.pins import DebianPackage
     from aos.build.plugins import PluginTask
 
 __all__ = ["DebianPlugin"]
@@ -25,6 +26,8 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _VERSION = 1
+_ARCHITECTURES = {"linux/386": "i386", "linux/arm": "armhf", "linux/ppc64le": "ppc64el"}
+"""Debian's names where they are not OCI's."""
 _DROP = (
     "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/apt/sources.list",
@@ -57,6 +60,8 @@ class _Options:
 
 
 class DebianPlugin:
+    locks = True
+
     def inputs(self, options: Mapping[str, object]) -> Mapping[str, object]:
         from aos.build.host.versions import mmdebstrap_version
 
@@ -86,42 +91,132 @@ class DebianPlugin:
                 code="mmdebstrap-missing",
                 hint="sudo apt-get install mmdebstrap",
             )
-        target = task.root
-        await task.run(self._command(task, asked, target), _environment(task))
-        await asyncio.to_thread(_clean, target, asked)
+        if task.lock is None:
+            await task.run(_command(task, asked, _archives(asked)), _environment(task))
+        elif task.lock.pins is not None:
+            await _make_from_kept(task, asked, task.lock.pins)
+        else:
+            task.lock.found = await _make_and_keep(task, asked, task.lock.prefer)
+        await asyncio.to_thread(_clean, task.root, asked)
 
-    def _command(self, task: PluginTask, asked: _Options, target: Path) -> list[str]:
-        from aos.build.host.apt import Release, acquire_options, auth_files, default_archives, host_archives
 
-        release = Release("debian", asked.suite)
-        archives = host_archives(release) or default_archives(release)
-        lines = []
-        for archive in archives:
-            signed_by = archive.signed_by or (str(_KEYRING) if _KEYRING.is_file() else "")
-            if not signed_by and not archive.trusted:
-                raise FailedPrecondition(
-                    "the keys of the Debian archive are not on this host",
-                    code="keyring-missing",
-                    hint="sudo apt-get install debian-archive-keyring",
-                )
-            from dataclasses import replace
+def _archives(asked: _Options) -> list[str]:
+    """Lines of sources.list: the host's archives of the suite, else the public ones.
 
-            lines.append(replace(archive, signed_by=signed_by, components=asked.components).to_line())
-        options = [f"--aptopt={line}" for line in acquire_options()]
-        options += [f'--aptopt=Dir::Etc::netrc "{file}";' for file in auth_files()[:1]]
-        if asked.include:
-            options.append("--include=" + ",".join(sorted(asked.include)))
-        return [
-            "mmdebstrap",
-            "--mode=root",
-            f"--variant={asked.variant}",
-            "--format=directory",
-            '--aptopt=APT::Sandbox::User "root";',
-            *options,
-            asked.suite,
-            str(target),
-            *lines,
-        ]
+    Raise FailedPrecondition (`keyring-missing`)."""
+    from dataclasses import replace
+
+    from aos.build.host.apt import Release, default_archives, host_archives
+
+    release = Release("debian", asked.suite)
+    lines = []
+    for archive in host_archives(release) or default_archives(release):
+        signed_by = archive.signed_by or (str(_KEYRING) if _KEYRING.is_file() else "")
+        if not signed_by and not archive.trusted:
+            raise FailedPrecondition(
+                "the keys of the Debian archive are not on this host",
+                code="keyring-missing",
+                hint="sudo apt-get install debian-archive-keyring",
+            )
+        lines.append(replace(archive, signed_by=signed_by, components=asked.components).to_line())
+    return lines
+
+
+async def _make_from_kept(task: PluginTask, asked: _Options, pins: Sequence[str]) -> None:
+    """Make the base of these packages and no others, without a network."""
+    import asyncio
+
+    from aos.agentfile.pins import DebianPackage
+    from aos.build.host.debs import keep_downloaded, lay_out, missing_packages
+
+    packages = [DebianPackage.parse(line) for line in pins]
+    absent = await asyncio.to_thread(missing_packages, task.kept, packages)
+    if absent:
+        await task.run(_download_command(task, asked, absent), _environment(task))
+        await asyncio.to_thread(
+            keep_downloaded, task.kept, task.scratch / "downloads", absent, f"plugin debian {asked.suite}"
+        )
+    task.kept.pin(pins)
+    directory = task.scratch / "kept"
+    directory.mkdir()
+    await asyncio.to_thread(lay_out, task.kept, directory, packages, asked.suite)
+    await task.run(_command(task, asked, [f"deb [trusted=yes] copy:{directory} ./"]), _environment(task))
+
+
+async def _make_and_keep(task: PluginTask, asked: _Options, prefer: Sequence[str]) -> tuple[str, ...]:
+    """Make the base of what there is, near `prefer`, and keep its packages: their pins."""
+    import asyncio
+
+    from aos.agentfile.pins import DebianPackage
+    from aos.build.host.debs import PREFERENCES, lay_out, missing_packages, take_up
+
+    preferred = [DebianPackage.parse(line) for line in prefer]
+    absent = await asyncio.to_thread(missing_packages, task.kept, preferred)
+    lines, options = _archives(asked), ["--skip=essential/unlink", "--skip=cleanup/apt"]
+    if preferred:
+        directory, preferences = task.scratch / "kept", task.scratch / "aos-preferences"
+        directory.mkdir()
+        here = [one for one in preferred if one not in absent]
+        await asyncio.to_thread(lay_out, task.kept, directory, here, asked.suite)
+        preferences.write_text(PREFERENCES)
+        lines = [f"deb [trusted=yes] copy:{directory} ./", *lines]
+        options.append(f"--setup-hook=copy-in {preferences} /etc/apt/preferences.d/")
+    await task.run(_command(task, asked, lines, options), _environment(task))
+    (task.root / "etc/apt/preferences.d/aos-preferences").unlink(missing_ok=True)
+    archives, lists = task.root / "var/cache/apt/archives", task.root / "var/lib/apt/lists"
+    return await asyncio.to_thread(take_up, task.kept, archives, lists)
+
+
+def _command(
+    task: PluginTask, asked: _Options, lines: Sequence[str], options: Sequence[str] = ()
+) -> list[str]:
+    from aos.build.host.apt import acquire_options, auth_files
+
+    words = [f"--aptopt={line}" for line in acquire_options()]
+    words += [f'--aptopt=Dir::Etc::netrc "{file}";' for file in auth_files()[:1]]
+    if asked.include:
+        words.append("--include=" + ",".join(sorted(asked.include)))
+    return [
+        "mmdebstrap",
+        "--mode=root",
+        f"--variant={asked.variant}",
+        "--format=directory",
+        '--aptopt=APT::Sandbox::User "root";',
+        *words,
+        *options,
+        asked.suite,
+        str(task.root),
+        *lines,
+    ]
+
+
+def _download_command(task: PluginTask, asked: _Options, packages: Sequence[DebianPackage]) -> list[str]:
+    """The host's apt, with a root of its own, fetches packages into `downloads` of the scratch directory."""
+    from aos.build.host.apt import acquire_options
+    from aos.build.host.debs import download_words
+
+    root = task.scratch / "apt"
+    for name in ("lists/partial", "cache/archives/partial", "etc"):
+        (root / name).mkdir(parents=True)
+    (task.scratch / "downloads").mkdir()
+    (root / "status").touch()
+    (root / "sources.list").write_text("\n".join(_archives(asked)) + "\n")
+    conf = [
+        f'Dir "{root}";',
+        f'Dir::State "{root}";',
+        f'Dir::State::status "{root}/status";',
+        f'Dir::Cache "{root}/cache";',
+        f'Dir::Etc "{root}/etc";',
+        f'Dir::Etc::sourcelist "{root}/sources.list";',
+        'APT::Sandbox::User "root";',
+        'Acquire::Languages "none";',
+        f'APT::Architecture "{_ARCHITECTURES.get(task.platform, task.platform.rpartition("/")[2])}";',
+        *acquire_options(),
+    ]
+    (root / "apt.conf").write_text("\n".join(conf) + "\n")
+    script = 'export APT_CONFIG="$1"; cd "$2"; shift 2; apt-get update -q && exec apt-get download -q -- "$@"'
+    words = [str(root / "apt.conf"), str(task.scratch / "downloads"), *download_words(packages)]
+    return ["/bin/sh", "-c", script, "download", *words]
 
 
 def _environment(task: PluginTask) -> dict[str, str]:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from aos.build.digests import changed, unreadable
 from aos.build.steps.task import state_tree
 from aos.build.threads import in_thread
-from aos.content.tree import resolve
-from aos.errors import NotFound
+from aos.content.tree import LayerTree, resolve
+from aos.errors import InvalidArgument, NotFound
 from aos.runtime.spec import Mount
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from aos.agentfile.definition import Run
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from aos.build.steps.task import Task
     from aos.content.tree import Reader
 
-__all__ = ["bind_mounts"]
+__all__ = ["bind_mounts", "make_places"]
 
 _CHUNK = 1 << 20
 
@@ -58,6 +59,32 @@ async def bind_mounts(task: Task, step: Run) -> list[Mount]:
         layers = tuple(item.layer for item in state.layers)
         found.append(Mount("layers", mount.target, layers=layers, path=mount.source))
     return found
+
+
+def make_places(task: Task, binds: Sequence[Mount], inner: Sequence[Mount]) -> None:
+    """See that other mounts find their places inside of `binds`, which a sandbox cannot make in what is read-only.
+
+    Raise InvalidArgument (`mount-inside-read-only`)."""
+    for outer in binds:
+        for mount in inner:
+            if not mount.target.startswith(outer.target + "/"):
+                continue
+            relative = mount.target.removeprefix(outer.target + "/")
+            if outer.kind == "bind" and outer.source is not None and outer.source.is_dir():
+                copy = LayerTree((outer.source,))
+                place = outer.source / resolve(copy, relative, follow_last=True)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if mount.kind == "file" or (mount.source is not None and not mount.source.is_dir()):
+                    place.touch()
+                else:
+                    place.mkdir(exist_ok=True)
+            else:
+                raise InvalidArgument(
+                    f"step {task.vertex.label}: {mount.target!r} lies inside of {outer.target!r}, which is read-only",
+                    code="mount-inside-read-only",
+                    hint="choose a target beside it",
+                    target=mount.target,
+                )
 
 
 def _stage(tree: ContextTree, source: Source, directory: Path, epoch: int) -> None:

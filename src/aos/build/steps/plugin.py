@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from aos.build.cache_mounts import take
 from aos.build.host.command import run_on_host
-from aos.build.plugins import PluginTask
+from aos.build.plugins import PluginStopped, PluginTask
 from aos.build.steps.task import Traces, step_failed
 from aos.errors import Aborted, AosError
 
@@ -21,8 +22,6 @@ __all__ = ["execute_plugin"]
 
 async def execute_plugin(task: Task, step: Plugin) -> Traces:
     plugin = task.around.plugins.get(step.name)
-    cache = task.around.mounts / f"plugin-{step.name}"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def run(args: Sequence[str], environ: Mapping[str, str]) -> None:
         code, tail = await run_on_host(args, environ, task.output)
@@ -31,28 +30,50 @@ async def execute_plugin(task: Task, step: Plugin) -> Traces:
                 task.vertex, f"failed: {args[0]} ended with exit code {code}", tail, exit_code=code
             )
 
-    work = PluginTask(
-        options=dict(step.options),
-        root=task.upper,
-        below=task.lower,
-        epoch=task.epoch,
-        platform=task.platform,
-        environ=task.around.environ,
-        cache=cache,
-        scratch=task.around.workspace.fresh(f"plugin-{step.name}"),
-        output=task.output,
-        run=run,
-    )
-    try:
-        await plugin.execute(work)
-    except (AosError, asyncio.CancelledError, OSError):
-        raise
-    except Exception as error:
-        raise Aborted(
-            f"step {task.vertex.label} ({task.vertex.location}): plugin {step.name!r} failed: "
-            f"{type(error).__name__}: {error}",
-            code="plugin-failed",
-            hint="this is a defect of the plugin; tell its author",
-            plugin=step.name,
-        ) from error
+    async with take(task.around.mounts, "plugin", step.name, "shared") as cache:
+        work = PluginTask(
+            options=dict(step.options),
+            inputs=cast("Mapping[str, object]", task.vertex.inputs.get("plugin", {})),
+            root=task.upper,
+            below=task.lower,
+            epoch=task.epoch,
+            platform=task.platform,
+            environ=task.around.environ,
+            cache=cache,
+            scratch=task.around.workspace.fresh(f"plugin-{step.name}"),
+            output=task.output,
+            kept=task.around.kept,
+            lock=task.lock,
+            run=run,
+        )
+        limit = task.around.plugins.execute_limit.total_seconds()
+        clock = asyncio.timeout(limit)
+        try:
+            async with clock:
+                await plugin.execute(work)
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            how = f"did not end within {limit:g} s and was stopped"
+            raise _failed(task, step.name, how, code="plugin-timeout") from error
+        except (AosError, asyncio.CancelledError, OSError):
+            raise
+        except PluginStopped as error:
+            raise _failed(task, step.name, error.how, error.tail, error.code) from error
+        except Exception as error:
+            raise _failed(task, step.name, f"failed: {type(error).__name__}: {error}") from error
     return Traces()
+
+
+def _failed(
+    task: Task, name: str, how: str, tail: Sequence[str] = (), code: str = "plugin-failed"
+) -> Aborted:
+    where = f" ({task.vertex.location})" if task.vertex.location else ""
+    said = "".join(f"\n    {line}" for line in tail)
+    return Aborted(
+        f"step {task.vertex.label}{where}: plugin {name!r} {how}"
+        + (f"; its last output:{said}" if said else ""),
+        code=code,
+        hint="nothing of the step was kept; a defect of a plugin is for its author",
+        plugin=name,
+    )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from aos import errors
 from aos.build.host.network import network_mounts, proxy_environment
 from aos.build.steps.sandbox import Command, run_command
-from aos.build.steps.task import Traces
+from aos.build.steps.task import Traces, step_failed
 from aos.build.upper import BUILD_DIRECTORY
-from aos.errors import FailedPrecondition
+from aos.errors import AosError, FailedPrecondition
 from aos.runtime.spec import Mount
 
 if TYPE_CHECKING:
@@ -55,15 +55,17 @@ async def execute_run(task: Task, step: Run) -> Traces:
             secrets = secret_mounts(task, step)
             mounts += secrets.mounts
             args, redact = secrets.args, secrets.redaction
-        if step.mounts:
-            from aos.build.steps.bind_mounts import bind_mounts
-
-            mounts += await bind_mounts(task, step)
         if step.ssh:
             mounts += await _agents(task, step, stack)
             env = (*env, ("SSH_AUTH_SOCK", f"{_AGENTS}/{step.ssh[0]}"))
         if step.caches:
             mounts += await _caches(task, step, stack)
+        if step.mounts:
+            from aos.build.steps.bind_mounts import bind_mounts, make_places
+
+            binds = await bind_mounts(task, step)
+            make_places(task, binds, mounts)
+            mounts += binds
         mounts.sort(key=lambda mount: mount.target.count("/"))  # one inside of another comes after it
         command = Command(args, env, work_dir, step.user, tuple(mounts), networked)
         await run_command(task, command, redact)
@@ -110,8 +112,11 @@ async def _agents(task: Task, step: Run, stack: contextlib.AsyncExitStack) -> li
 
 
 def _owner(task: Task, step: Run) -> tuple[int, int]:
-    """The numbers of the step's user."""
+    """The numbers of the step's user. Raise Aborted (`step-failed`)."""
     from aos.runtime.users import resolve_user
 
-    user = resolve_user(step.user, task.lower)
+    try:
+        user = resolve_user(step.user, task.lower)
+    except AosError as error:
+        raise step_failed(task.vertex, f"could not start: {error.message}", (), exit_code=127) from error
     return user.uid, user.gid

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from aos.build.steps.task import Task
     from aos.runtime.state import ExitStatus
 
-__all__ = ["Command", "run_command"]
+__all__ = ["Command", "Lines", "run_command"]
 
 _TAIL = 40  # lines of output kept for the error
 _PACKET = 1 << 16  # conmon's packets are at most 8 KiB and one byte
@@ -40,6 +41,8 @@ class Command:
     user: str = ""
     mounts: tuple[Mount, ...] = ()
     network: bool = False
+    noise: str = ""
+    """What lines begin with (a regular expression) that explain no failure: they are shown, and not repeated."""
 
 
 async def run_command(task: Task, command: Command, redact: Redaction | None = None) -> None:
@@ -60,7 +63,7 @@ async def run_command(task: Task, command: Command, redact: Redaction | None = N
         network="host" if command.network else "none",
         log=Path(os.devnull),  # it is read as it is written
     )
-    lines = _Lines(task.output, redact)
+    lines = Lines(task.output, redact, command.noise)
     try:
         try:
             await runtime.create(id, spec)
@@ -85,7 +88,7 @@ async def run_command(task: Task, command: Command, redact: Redaction | None = N
         raise step_failed(task.vertex, _how(status), lines.tail, exit_code=status.shell_code)
 
 
-async def _forward(stream: socket.socket, lines: _Lines) -> None:
+async def _forward(stream: socket.socket, lines: Lines) -> None:
     """Until the end of file: each packet is one byte (2: output, 3: error) and data."""
     loop = asyncio.get_running_loop()
     while packet := await loop.sock_recv(stream, _PACKET):
@@ -129,12 +132,13 @@ def _how(status: ExitStatus) -> str:
     return f"ended in an unknown way ({status.detail})" if status.detail else "ended in an unknown way"
 
 
-class _Lines:
+class Lines:
     """Bytes of two streams become lines, in the order they arrived."""
 
-    def __init__(self, output: Callable[[str], None], redact: Redaction | None) -> None:
+    def __init__(self, output: Callable[[str], None], redact: Redaction | None, noise: str = "") -> None:
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL)
         self._output = output
+        self._noise = re.compile(noise) if noise else None
         self._redact = redact
         self._partial: dict[int, bytes] = {}
 
@@ -166,5 +170,6 @@ class _Lines:
         if self._redact is not None:
             line = self._redact(line)
         text = line.decode(errors="replace")
-        self.tail.append(text)
+        if self._noise is None or not self._noise.match(text):
+            self.tail.append(text)
         self._output(text)

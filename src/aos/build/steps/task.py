@@ -10,13 +10,15 @@ from aos.build.printable import printable
 from aos.build.threads import in_thread
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree
-from aos.errors import Aborted, FailedPrecondition
+from aos.errors import Aborted, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from aos.build.context import Context
+    from aos.build.kept import Kept
+    from aos.build.locked import StepLock
     from aos.build.plan import State, Vertex
     from aos.build.plugins import Plugins
     from aos.build.requirements import Requirements
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from aos.runtime.protocol import Runtime
 
-__all__ = ["Surroundings", "Task", "Traces", "need_root", "state_tree", "step_failed"]
+__all__ = ["Surroundings", "Task", "Traces", "lock_file_gone", "need_root", "state_tree", "step_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ class Surroundings:
     plugins: Plugins
     secrets: Secrets
     ssh: Mapping[str, SshAgent]
+    kept: Kept
+    locks: Mapping[tuple[str, int], StepLock]
+    """What the lock means to each step that it concerns; empty without one."""
     config_env: tuple[tuple[str, str], ...] = ()
     """The environment of the package, for `run` steps of its own stage."""
     config_work_dir: str = ""
@@ -90,6 +95,11 @@ class Task:
     def lower_layers(self) -> tuple[Layer, ...]:
         return tuple(item.layer for item in self.below.layers)
 
+    @property
+    def lock(self) -> StepLock | None:
+        """What the lock means to this step; None: there is none."""
+        return self.around.locks.get(self.vertex.place)
+
     def env(self, name: str, default: str = "") -> str:
         """A variable of the environment that the base gives."""
         return dict(self.below.env).get(name, default)
@@ -113,6 +123,17 @@ def step_failed(vertex: Vertex, how: str, tail: Sequence[str], **subject: object
         step=vertex.created_by,
         stage=vertex.stage,
         **subject,
+    )
+
+
+def lock_file_gone(vertex: Vertex, why: str, name: str) -> NotFound:
+    """The error of a step whose lock names a file that is neither kept nor to be had; `name`: of a pin."""
+    return NotFound(
+        f"step {vertex.label}: a file that the lock names is not kept here, and cannot be fetched: {why}",
+        code="lock-file-gone",
+        hint=f"where it is gone for good, `aos lock --upgrade {name}` locks what there is now",
+        step=vertex.created_by,
+        stage=vertex.stage,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aos.build.cache_mounts import take
 from aos.build.host.network import network_mounts
 from aos.build.host.pip import PipSettings, read_pip_settings
 from aos.build.steps.sandbox import Command, run_command
@@ -26,6 +27,7 @@ FILES, WORK = f"{BUILD_DIRECTORY}/pip", f"{BUILD_DIRECTORY}/pip-work"
 """What the step gives to uv, read-only; where uv may write what the step reads."""
 _TOOL, _CACHE, _HOST = (f"{BUILD_DIRECTORY}/{name}" for name in ("uv", "uv-cache", "host"))
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOISE = r"Using Python |Resolved \d|Prepared \d|Downloading |Downloaded |\s*$"
 _PYTHONS = ("python3", "python")
 
 
@@ -51,7 +53,11 @@ class Uv:
             env.append(("UV_OFFLINE", "1"))
         mounts = (*self.mounts, *(network_mounts() if network else ()))
         command = (_TOOL, *args, "--python", self.python)
-        await run_command(self.task, Command(command, tuple(env), mounts=mounts, network=network))
+        async with take(self.task.around.mounts, "pip", "uv", "shared") as cache:
+            mounts = (*mounts, Mount("bind", _CACHE, cache))
+            await run_command(
+                self.task, Command(command, tuple(env), mounts=mounts, network=network, noise=_NOISE)
+            )
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -66,12 +72,9 @@ def open_uv(task: Task) -> Uv:
     settings = read_pip_settings(task.around.environ, _HOST)
     files, work = task.around.workspace.fresh("pip"), task.around.workspace.fresh("pip-work")
     (files / "uv.toml").write_text(settings.to_toml())
-    cache = task.around.mounts / "uv"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     mounts = (
         Mount("tmpfs", "/tmp"),
         Mount("bind", _TOOL, find_uv(), read_only=True),
-        Mount("bind", _CACHE, cache),
         Mount("bind", FILES, files, read_only=True),
         Mount("bind", WORK, work),
         *settings.mounts,

@@ -1,0 +1,116 @@
+"""`aos build --check-reproducible`: a second build elsewhere, the first screen of what differs, and nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fix_build import Builder
+
+pytestmark = pytest.mark.root
+
+CHECK = "--check-reproducible"
+
+
+def test_a_package_that_is_the_same_twice(builder: Builder) -> None:
+    context = builder.context(
+        {"b": "x", "a/c": "y", "a/link": "-> c"},
+        [{"copy": {"src": ".", "dest": "/src/"}}, {"run": "ls -l /src > /dev/null && umask > /umask"}],
+        stages=[{"name": "unneeded", "from": "scratch", "steps": []}],
+    )
+    known = builder.build(context).out
+    done = builder.build(context, CHECK)
+    assert done.out == known
+    assert "again: [2/2] run ls" in done.err, "everything is executed, whatever is cached"
+    assert f"reproducible: both builds gave {known.strip()}" in done.err
+    assert len(builder.aos("packages", "ls", "-o", "json").json) == 2, "the second build gives no names"
+
+
+def test_what_differs_is_named_with_its_step_and_content(builder: Builder) -> None:
+    context = builder.context({}, [{"run": "echo same > /same; mkdir /o; echo $(date +%s) > /o/stamp"}])
+    done = builder.build(context, CHECK, check=5)
+    lines = done.err.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if "/o/stamp: content: " in line]
+    assert "[run echo same > /same" in lines[at]
+    before, after = (int(line.strip()[1:]) for line in lines[at + 1 : at + 3])
+    assert before < after
+    assert not [line for line in lines if line.strip().startswith("/same")]
+    assert "hint: `run echo same" in done.err
+    assert "SOURCE_DATE_EPOCH" in done.err
+    assert builder.aos("packages", "inspect", "it:1.0.0").code == 0, "the first package is there"
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("touch /$(head -c 8 /dev/urandom | md5sum | head -c 32)", "only before"),
+        ("ln -s $(date +%s) /link", "link: "),
+        ("nproc > /cpus", "content: "),
+        ("touch /f && chown $(nproc) /f", "owner: "),
+        ("touch /f && chmod 70$(nproc) /f", "mode: "),
+    ],
+)
+def test_why_a_file_differs(builder: Builder, command: str, why: str) -> None:
+    if "nproc" in command and len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two CPUs")
+    assert why in builder.build(builder.context({}, [{"run": command}]), CHECK, check=5).err
+
+
+def test_software_that_moves_is_named_with_its_versions(builder: Builder) -> None:
+    """As when a mirror moves on between two builds: the package manager's own notes differ."""
+    status = "Package: moving\\nStatus: install ok installed\\nArchitecture: all\\nVersion: 1.%s\\n"
+    context = builder.context(
+        {}, [{"run": f"mkdir -p /var/lib/dpkg; printf '{status}' $(date +%s) > /var/lib/dpkg/status"}]
+    )
+    done = builder.build(context, CHECK, "--progress", "json", check=5)
+    error = json.loads(done.err.splitlines()[-1])["error"]
+    assert error["code"] == "not-reproducible"
+    assert error["subject"]["software"][0].startswith("debian package moving: 1.")
+    assert {"where": "/var/lib/dpkg/status", "why": "content"}.items() <= error["subject"]["differences"][
+        0
+    ].items()
+    assert "moved on" in error["hint"]
+
+
+def test_a_base_beside_the_context_and_a_large_context_are_read_in_place(builder: Builder) -> None:
+    layout = builder.layout(builder.context({"f": "x"}, [{"copy": {"src": "f", "dest": "/f"}}], name="base"))
+    context = builder.context({}, [{"run": "test -e /f"}], base=f"oci:../{layout.name}", name="child")
+    assert "reproducible: " in builder.build(context, CHECK).err
+
+
+def test_a_pipe_as_a_secret_is_refused(builder: Builder, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    context = builder.context({}, [{"run": {"command": "true", "secrets": ["s"]}}])
+    done = builder.build(context, CHECK, "--secret", f"id=s,src={tmp_path / 'pipe'}", check=2)
+    assert "two builds" in done.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 10), (signal.SIGKILL, -9)])
+def test_a_check_that_is_ended_leaves_nothing(builder: Builder, number: signal.Signals, code: int) -> None:
+    """A secret's value is in no key: the first build is cached, the second one sleeps."""
+    step = {"command": "sleep $NAP", "secrets": [{"id": "NAP", "env": "NAP"}]}
+    context = builder.context({}, [{"run": step}])
+    secret = ("--secret", "id=NAP,env=NAP")
+    builder.aos.environ["NAP"] = "0"  # type: ignore[index]
+    builder.build(context, *secret)
+    builder.aos.environ["NAP"] = "1000"  # type: ignore[index]
+    process = builder.aos.start("build", "-q", CHECK, *secret, context)
+    sandboxes, deadline = builder.aos.root / "sandboxes", time.monotonic() + 60
+    while not list(sandboxes.glob("build-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == code
+    if number == signal.SIGKILL:
+        builder.build(builder.context({}, [{"run": "true"}], name="next"))  # sweeps
+    assert builder.left_over() == []
+    assert list(sandboxes.glob("build-*")) == []
