@@ -53,3 +53,4 @@ setup-demo:
 
 setup-test:
 	@tools/setup test
+	@tools/peers --try runsc

@@ -44,6 +44,7 @@ SHELL = {
     "sleep": "exec sleep 1000",
     "env": 'eval "echo \\"\\$$1\\""',
     "hostname": "hostname",
+    "count": "n=0; while :; do n=$((n+1)); echo $n; sleep 0.03; done",
 }
 
 

@@ -464,8 +464,10 @@ def build_plugins(environ: Mapping[str, str]) -> Plugins:
 
 def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
     """Every backend of this installation, `config.runtime` by default."""
+    from aos.runtime.backends.gvisor import Runsc
     from aos.runtime.backends.oci import Runc
     from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
+    from aos.runtime.choice import check_isolation
     from aos.runtime.facade import RuntimeFacade
 
     supervised = SupervisedConfig(
@@ -475,8 +477,11 @@ def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
         conmon=config.conmon,
         seccomp=config.seccomp,
     )
+    tools = (Runc(config.oci_runtime), Runsc(config.runsc))
     return RuntimeFacade(
-        {"oci": SupervisedRuntime(supervised, Runc(config.oci_runtime), content)}, config.runtime
+        {tool.backend: SupervisedRuntime(supervised, tool, content) for tool in tools},
+        config.runtime,
+        check_isolation(config.isolation, "[runtime] isolation"),
     )
 
 

@@ -30,9 +30,13 @@ class Config:
     state: Path
     """Transient state: sockets, locks, runtime state. Gone after a reboot."""
     runtime: str = "oci"
-    """The default backend (`[runtime] default`)."""
+    """The default backend, or `auto` (`[runtime] default`)."""
+    isolation: str = "none"
+    """The least isolation that agents get here (`[runtime] isolation`): none, namespaces, kernel or vm."""
     oci_runtime: str = ""
-    """Path or name of runc or crun (`[runtime] oci`); empty: the first of runc, crun on PATH."""
+    """Path or name of runc, crun or youki (`[runtime] oci`); empty: the first of these on PATH."""
+    runsc: str = "runsc"
+    """Path or name of gVisor's runsc (`[runtime] gvisor`)."""
     conmon: str = "conmon"
     """Path or name of conmon (`[runtime] conmon`)."""
     seccomp: str = ""
@@ -56,7 +60,9 @@ _KEYS = {
     ("root",): "root",
     ("state",): "state",
     ("runtime", "default"): "runtime",
+    ("runtime", "isolation"): "isolation",
     ("runtime", "oci"): "oci_runtime",
+    ("runtime", "gvisor"): "runsc",
     ("runtime", "conmon"): "conmon",
     ("runtime", "seccomp"): "seccomp",
     ("build", "cache"): "build_cache",

@@ -51,6 +51,8 @@ _VERSION = re.compile(
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_OURS = "aos.openos.dev/"
+_LABELS_TO_ASK = ("runtime", "isolation", "needs")
+"""Of ours, what an author may set: what the package asks of a runtime."""
 
 
 def read_head(walk: Walk, root: Node, required: tuple[str, ...] = ("apiVersion", "kind")) -> Fields:
@@ -116,7 +118,7 @@ def _metadata(walk: Walk, node: Node) -> Metadata | None:
     )
     labels = walk.string_map(fields["labels"], "metadata.labels") if "labels" in fields else ()
     for key, _ in labels:
-        if key.startswith(_LABEL_OURS) and key != _LABEL_OURS + "runtime":
+        if key.startswith(_LABEL_OURS) and key.removeprefix(_LABEL_OURS) not in _LABELS_TO_ASK:
             walk.note(fields["labels"], f"the label {key!r:.80} belongs to aos", hint="choose another name")
     return Metadata(name or "", version or "", description or "", tuple(sorted(labels)))
 

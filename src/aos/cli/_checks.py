@@ -13,7 +13,7 @@ import shutil
 import stat
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -145,9 +145,15 @@ def _cgroups(host: Host) -> Iterator[Check]:
 
 
 def _tools(config: Config, host: Host) -> Iterator[Check]:
-    runtimes = (config.oci_runtime,) if config.oci_runtime else ("runc", "crun")
+    runtimes = (config.oci_runtime,) if config.oci_runtime else ("runc", "crun", "youki")
     yield _tool("OCI runtime", runtimes, host, "runc", "fail", "agents cannot run")
     yield _tool("conmon", (config.conmon,), host, "conmon", "fail", "agents cannot run")
+    gvisor = _tool("gVisor", (config.runsc,), host, "runsc", "ok", "`--runtime gvisor` cannot be used")
+    needed = config.runtime == "gvisor" or config.isolation in ("kernel", "vm")
+    yield replace(gvisor, status="fail") if needed and gvisor.hint else gvisor
+    yield Check(
+        "runtime", "ok", f"{config.runtime} by default; `aos runtimes` tells what auto takes, and why"
+    )
     yield _tool(
         "mmdebstrap", ("mmdebstrap",), host, "mmdebstrap", "warn", "the build plug-in debian does not work"
     )
@@ -162,7 +168,7 @@ def _tool(
         if path:
             return Check(name, "ok", f"{path} {_version(path)}".rstrip())
     hint = host.install(package)
-    if not set(commands) <= {"runc", "crun", package}:
+    if not set(commands) <= {"runc", "crun", "youki", package}:
         hint = f"correct [runtime] in the configuration, or {hint}"
     return Check(name, status, f"{' or '.join(commands)} is not installed: {without}", hint)
 

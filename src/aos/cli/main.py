@@ -81,6 +81,7 @@ GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
         {
             "node": "Run, start, stop and look at the daemon",
             "doctor": "Check whether this host has what agents need",
+            "runtimes": "List what can isolate agents here, and which one auto takes",
             "df": "Show what takes space",
             "prune": "Remove finished agents and everything unused",
         },
@@ -111,6 +112,7 @@ LIGHT = frozenset(
         "stats",
         "events",
         "df",
+        "runtimes",
         "prune",
         "version",
         "completion",

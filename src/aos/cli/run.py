@@ -46,7 +46,7 @@ VERB = Verb(
             "never or on-failure (else as the package says; --rm, -i and -t: never)",
             choices=("never", "on-failure"),
         ),
-        Option("runtime", "", "NAME", "The runtime that isolates it; aos doctor lists them"),
+        Option("runtime", "", "NAME", "The runtime that isolates it, or auto; aos runtimes lists them"),
         Option("dry-run", help="Print what would be run, as JSON, and start nothing"),
     ),
     stop_at_first_positional=True,

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aos import __version__
-from aos.errors import FailedPrecondition, InvalidArgument, NotFound
+from aos.errors import AosError, FailedPrecondition, InvalidArgument, NotFound
 from aos.ids import SandboxId
 from aos.kernel import syscalls
 from aos.kernel.process.records import ProcessState
 from aos.node.server import Answer
+from aos.runtime.choice import AUTO, Choice
 from aos.runtime.spec import ProcessSpec
 
 if TYPE_CHECKING:
@@ -111,21 +112,32 @@ class Calls:
         return await self._housekeeping.prune(everything=call.all)
 
     async def runtime_info(self, _: syscalls.Nothing) -> list[dict[str, Any]]:
+        candidates = await self._node.runtime.candidates()
+        try:
+            chosen = await self._node.runtime.choose(AUTO)
+        except AosError as error:
+            chosen = Choice("", error.message)
         return [
             {
-                "name": info.name,
-                "version": info.version,
-                "capabilities": sorted(info.capabilities),
-                "detail": dict(info.detail),
+                "name": one.name,
+                "usable": one.info is not None,
+                "problem": one.error.message if one.error else "",
+                "hint": (one.error.hint or "") if one.error else "",
+                "version": one.info.version if one.info else "",
+                "isolation": one.info.isolation if one.info else "",
+                "capabilities": sorted(one.info.capabilities) if one.info else [],
+                "detail": dict(one.info.detail) if one.info else {},
+                "default": one.name == self._config.runtime,
+                "auto": chosen.why if one.name == chosen.name else "",
             }
-            for info in await self._node.runtime.infos()
+            for one in candidates
         ]
 
     # Agents.
 
     async def agent_run(self, call: syscalls.RunAgent) -> Answer:
         program, restart = await self._programs.program(call)
-        self._node.runtime.backend(program.runtime)
+        self._node.runtime.check(program.runtime)
         if call.dry_run:
             spec = await self._programs.spec(program, call.hostname or call.name)
             return Answer({"spec": msgspec.to_builtins(spec, enc_hook=str)})
@@ -326,7 +338,9 @@ class Calls:
             "exit": msgspec.to_builtins(process.exit),
             "restart": agent.restart,
             "restarts": agent.restarts,
-            "runtime": program.runtime or self._config.runtime,
+            "runtime": self._node.runtime.name_of(SandboxId(process.sandbox))
+            or program.runtime
+            or self._config.runtime,
             "command": list(program.command),
         }
 

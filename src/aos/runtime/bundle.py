@@ -148,7 +148,12 @@ def process_config(process: ProcessSpec, user: User) -> dict[str, Any]:
     held = list(CAPABILITIES) if user.uid == 0 else []
     return {
         "terminal": process.terminal,
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        # Without groups no list: gVisor finds an empty one different from the none that a checkpoint holds.
+        "user": {
+            "uid": user.uid,
+            "gid": user.gid,
+            **({"additionalGids": list(user.groups)} if user.groups else {}),
+        },
         "args": list(process.args),
         "env": [f"{key}={value}" for key, value in env.items()],
         "cwd": process.cwd,

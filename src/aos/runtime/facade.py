@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, InvalidArgument, NotFound
+from aos.runtime.choice import AUTO, LADDER, Candidate, Choice, Needs, choose
 
 if TYPE_CHECKING:
     import signal
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.ids import SandboxId
-    from aos.runtime.protocol import Exec, Runtime, RuntimeInfo, Stdio
+    from aos.runtime.protocol import Exec, Isolation, Runtime, RuntimeInfo, Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus, Sandbox, Usage
 
@@ -24,41 +25,60 @@ class RuntimeFacade:
 
     A backend is asked for what it has when an id is not known yet, which is after a restart."""
 
-    def __init__(self, backends: Mapping[str, Runtime], default: str) -> None:
+    def __init__(self, backends: Mapping[str, Runtime], default: str, isolation: Isolation = "none") -> None:
+        """`backends` in the order of choice; `isolation`: the least that this installation accepts."""
         self._backends = backends
         self._default = default
-        self._where: dict[SandboxId, Runtime] = {}
-        self.backend(default)
+        self._isolation = isolation
+        self._where: dict[SandboxId, str] = {}
+        self._infos: dict[str, RuntimeInfo] = {}
+        self.check(default)
 
-    def backend(self, name: str) -> Runtime:
-        """The backend of this name, or the default; InvalidArgument `runtime-unknown` lists what there is."""
-        found = self._backends.get(name or self._default)
-        if found is None:
+    def check(self, name: str) -> None:
+        """InvalidArgument `runtime-unknown` unless it is a backend, `auto`, or empty for the default."""
+        if name not in ("", AUTO, *self._backends):
             raise InvalidArgument(
                 f"no runtime {name!r}",
                 code="runtime-unknown",
-                hint=f"there is: {', '.join(sorted(self._backends))}",
+                hint=f"there is: {', '.join([*self._backends, AUTO])}",
                 runtime=name,
             )
-        return found
 
-    async def infos(self) -> list[RuntimeInfo]:
-        """Of every backend that works on this host."""
-        found = []
-        for backend in self._backends.values():
+    def name_of(self, id: SandboxId) -> str | None:
+        """The backend of a sandbox that is known so far."""
+        return self._where.get(id)
+
+    async def candidates(self) -> list[Candidate]:
+        """Every backend with what it is, or why it does not work on this host."""
+        return [await self._candidate(name) for name in self._backends]
+
+    async def _candidate(self, name: str) -> Candidate:
+        """What works is asked once: a package that is installed later is found, one that is removed tells its error."""
+        if name not in self._infos:
             try:
-                found.append(await backend.info())
-            except AosError:
-                continue
-        return found
+                self._infos[name] = await self._backends[name].info()
+            except AosError as error:
+                return Candidate(name, None, error)
+        return Candidate(name, self._infos[name])
+
+    async def choose(self, name: str = "", needs: Needs = Needs()) -> Choice:  # noqa: B008 - frozen
+        """The backend for a sandbox that asks for `name`; FailedPrecondition `runtime-unfit` when it is not enough."""
+        self.check(name)
+        name = name or self._default
+        needs = Needs(max(needs.isolation, self._isolation, key=LADDER.index), needs.capabilities)
+        if name == AUTO:
+            return choose(await self.candidates(), needs)
+        if needs != Needs():  # else nothing has to be asked of the host, which takes longer than the choice
+            choose([await self._candidate(name)], needs)
+        return Choice(name, "it is named")
 
     async def info(self) -> RuntimeInfo:
-        return await self.backend("").info()
+        return await self._backends[(await self.choose()).name].info()
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
-        backend = self.backend(spec.runtime)
-        made = await backend.create(id, spec)
-        self._where[id] = backend
+        name = (await self.choose(spec.runtime, Needs(spec.isolation, spec.needs))).name
+        made = await self._backends[name].create(id, spec)
+        self._where[id] = name
         return made
 
     async def start(self, id: SandboxId) -> None:
@@ -98,9 +118,10 @@ class RuntimeFacade:
         await (await self._find(id)).checkpoint(id, image, leave_running=leave_running)
 
     async def restore(self, id: SandboxId, spec: AgentSpec, image: Path) -> Sandbox:
-        backend = self.backend(spec.runtime)
-        made = await backend.restore(id, spec, image)
-        self._where[id] = backend
+        needs = Needs(spec.isolation, spec.needs | {"restore"})
+        name = (await self.choose(spec.runtime, needs)).name
+        made = await self._backends[name].restore(id, spec, image)
+        self._where[id] = name
         return made
 
     async def delete(self, id: SandboxId, *, force: bool = False) -> None:
@@ -113,9 +134,9 @@ class RuntimeFacade:
 
     async def list(self) -> list[Sandbox]:
         found = []
-        for backend in self._backends.values():
+        for name, backend in self._backends.items():
             for sandbox in await backend.list():
-                self._where[sandbox.id] = backend
+                self._where[sandbox.id] = name
                 found.append(sandbox)
         return found
 
@@ -123,7 +144,7 @@ class RuntimeFacade:
         if id not in self._where:
             await self.list()
         try:
-            return self._where[id]
+            return self._backends[self._where[id]]
         except KeyError:
             raise NotFound(
                 f"no sandbox {id}", code="sandbox-not-found", hint="list what there is", sandbox=id

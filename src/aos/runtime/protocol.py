@@ -20,7 +20,7 @@ A call that is cancelled leaves either the state before it or the state after it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import signal
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus, Sandbox, Usage
 
-__all__ = ["Exec", "Runtime", "RuntimeInfo", "Stdio"]
+__all__ = ["Exec", "Isolation", "Runtime", "RuntimeInfo", "Stdio"]
+
+Isolation = Literal["none", "namespaces", "kernel", "vm"]
+"""What stands between a sandbox and the host, from the weakest: nothing; the host kernel's namespaces and filters; a
+kernel of its own in user space; a virtual machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class RuntimeInfo:
     capabilities: frozenset[str]
     """Among: attach, exec, logs, limits, pause, update, checkpoint, restore, terminal, stats."""
     detail: Mapping[str, str]
-    """For people: paths and versions of the tools behind it."""
+    """For people: paths and versions of the tools behind it, and its limits."""
+    isolation: Isolation = "namespaces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +120,15 @@ class Runtime(Protocol):
 
     async def stats(self, id: SandboxId) -> Usage: ...
 
-    async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None: ...
+    async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
+        """Write what its processes are into the directory `image`, which is made. A paused sandbox stays paused; one that
+        runs goes on with `leave_running`, else it ends. Files and what is shared with the host are not in the image."""
+        ...
 
-    async def restore(self, id: SandboxId, spec: AgentSpec, image: Path) -> Sandbox: ...
+    async def restore(self, id: SandboxId, spec: AgentSpec, image: Path) -> Sandbox:
+        """As `create`, but `start` lets go on what the image holds. The image can be used again, also at the same time.
+        `spec` names the same root file system and mounts; what the processes had written is the caller's to bring."""
+        ...
 
     async def delete(self, id: SandboxId, *, force: bool = False) -> None:
         """Remove every trace. `force` kills first. An id that does not exist: no effect."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.oci.layer import Layer
+    from aos.runtime.protocol import Isolation
 
 __all__ = ["AgentSpec", "Limits", "Mount", "NetworkMode", "ProcessSpec", "Rootfs"]
 
@@ -95,7 +96,11 @@ class AgentSpec:
     limits: Limits = field(default_factory=Limits)
     network: NetworkMode = "none"
     runtime: str = ""
-    """The backend that must run it; empty: the facade's default."""
+    """The backend that must run it, or `auto`; empty: the facade's default."""
+    isolation: Isolation = "none"
+    """The least that it accepts."""
+    needs: frozenset[str] = frozenset()
+    """Capabilities (`RuntimeInfo.capabilities`) that it cannot do without."""
     leave_stdin_open: bool = False
     """With `process.stdin`: an attached client that goes away does not close the process's standard input."""
     log: Path | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aos.errors import InvalidArgument
+from aos.runtime.choice import check_isolation
 from aos.runtime.spec import AgentSpec, Limits, ProcessSpec, Rootfs
 
 if TYPE_CHECKING:
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from aos.package import Package
     from aos.runtime.spec import Mount, NetworkMode
 
-__all__ = ["LABEL_RUNTIME", "Overrides", "to_agent_spec"]
+__all__ = ["LABEL_ISOLATION", "LABEL_NEEDS", "LABEL_RUNTIME", "Overrides", "to_agent_spec"]
 
 LABEL_RUNTIME = "aos.openos.dev/runtime"
-"""A label by which a package asks for a backend."""
+"""A label by which a package asks for a backend, or for `auto`."""
+LABEL_ISOLATION = "aos.openos.dev/isolation"
+"""… for the least isolation that it accepts."""
+LABEL_NEEDS = "aos.openos.dev/needs"
+"""… for capabilities of a backend, with commas between them: `checkpoint,restore`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ def to_agent_spec(package: Package, overrides: Overrides) -> AgentSpec:
         limits=_limits(definition.get("resources") or {}, overrides.limits),
         network=overrides.network or definition.get("network") or "none",
         runtime=overrides.runtime or image.labels.get(LABEL_RUNTIME, ""),
+        isolation=check_isolation(image.labels.get(LABEL_ISOLATION, "none"), f"label {LABEL_ISOLATION}"),
+        needs=frozenset(filter(None, image.labels.get(LABEL_NEEDS, "").replace(" ", "").split(","))),
         leave_stdin_open=overrides.leave_stdin_open,
     )
 

@@ -53,7 +53,8 @@ class Kit(Protocol):
         """The command line of a program of this suite:
 
         `exit CODE`; `print OUT ERR`: a line to each stream; `cat`: input to output until its end; `sleep`: for
-        ever; `env NAME`: that variable; `hostname`; `missing`: one that does not exist."""
+        ever; `env NAME`: that variable; `hostname`; `missing`: one that does not exist; and for backends that checkpoint
+        processes `count`: 1, 2, 3 and so on, a line each, every few hundredths of a second."""
         ...
 
 
@@ -520,3 +521,100 @@ class RuntimeConformance:
         async with self.running(first, self.spec(kit, "sleep")) as id:
             await kit.make().delete(id, force=True)
             assert await first.list() == []
+
+    # Checkpoints of processes, for backends that have them.
+
+    async def checkpoints(self, runtime: Runtime) -> None:
+        if not {"checkpoint", "restore"} <= (await runtime.info()).capabilities:
+            pytest.skip("the backend has no checkpoints of processes")
+
+    async def counted(self, runtime: Runtime, id: SandboxId, beyond: int = 0) -> list[int]:
+        """The numbers that `count` has written, once there is one beyond."""
+        while True:
+            lines = (await runtime.logs(id)).read_text().splitlines()
+            numbers = [int(line.split(" ", 3)[3]) for line in lines if line.split(" ", 3)[2] == "F"]
+            if numbers and numbers[-1] > beyond:
+                return numbers
+            await asyncio.sleep(0.02)
+
+    def test_restored_processes_go_on_where_they_were(self, kit: Kit, tmp_path: Path) -> None:
+        """One image, three sandboxes at once, while the one it was made of goes on."""
+
+        async def restored(runtime: Runtime, spec: AgentSpec) -> list[int]:
+            id = self.id()
+            made = await runtime.restore(id, spec, tmp_path / "image")
+            try:
+                assert made.state is SandboxState.CREATED
+                await runtime.start(id)
+                assert await self.state(runtime, id) is SandboxState.RUNNING
+                numbers = await self.counted(runtime, id)
+                await runtime.signal(id, signal.SIGKILL)
+                assert (await runtime.wait(id)).signal == signal.SIGKILL
+                return numbers
+            finally:
+                await runtime.delete(id, force=True)
+
+        async def go() -> None:
+            runtime = kit.make()
+            await self.checkpoints(runtime)
+            spec = self.spec(kit, "count")
+            async with self.running(runtime, spec) as id:
+                before = (await self.counted(runtime, id, 5))[-1]
+                await runtime.checkpoint(id, tmp_path / "image", leave_running=True)
+                at_most = (await self.counted(runtime, id, before + 1))[-1]
+                found = await asyncio.gather(*(restored(runtime, spec) for _ in range(3)))
+                for numbers in found:
+                    assert before < numbers[0] <= at_most + 1
+                    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+                assert (await self.counted(runtime, id, at_most))[0] == 1
+
+        asyncio.run(asyncio.wait_for(go(), _SECONDS))
+
+    def test_a_checkpoint_ends_the_sandbox_unless_it_is_left_running(self, kit: Kit, tmp_path: Path) -> None:
+        async def go() -> None:
+            runtime = kit.make()
+            await self.checkpoints(runtime)
+            async with self.running(runtime, self.spec(kit, "count")) as id:
+                await self.counted(runtime, id)
+                await runtime.checkpoint(id, tmp_path / "image")
+                await runtime.wait(id)
+                assert await self.state(runtime, id) is SandboxState.STOPPED
+                with pytest.raises(FailedPrecondition) as refused:
+                    await runtime.checkpoint(id, tmp_path / "again")
+                assert refused.value.code == "sandbox-state"
+
+        asyncio.run(asyncio.wait_for(go(), _SECONDS))
+
+    def test_a_paused_sandbox_stays_paused_when_it_is_checkpointed(self, kit: Kit, tmp_path: Path) -> None:
+        async def go() -> None:
+            runtime = kit.make()
+            await self.checkpoints(runtime)
+            async with self.running(runtime, self.spec(kit, "count")) as id:
+                await self.counted(runtime, id)
+                await runtime.pause(id)
+                await runtime.checkpoint(id, tmp_path / "image", leave_running=True)
+                assert await self.state(runtime, id) is SandboxState.PAUSED
+                last = (await self.counted(runtime, id))[-1]
+                await runtime.resume(id)
+                assert (await self.counted(runtime, id, last))[-1] > last
+
+        asyncio.run(asyncio.wait_for(go(), _SECONDS))
+
+    def test_what_is_no_image_is_refused(self, kit: Kit, tmp_path: Path) -> None:
+        async def go() -> None:
+            runtime = kit.make()
+            await self.checkpoints(runtime)
+            (tmp_path / "damaged").mkdir()
+            (tmp_path / "damaged/checkpoint.img").write_bytes(b"nothing of use")
+            for image in (tmp_path / "missing", tmp_path / "damaged"):
+                id = self.id()
+                try:
+                    with pytest.raises(AosError) as refused:
+                        await runtime.restore(id, self.spec(kit, "count"), image)
+                        await runtime.start(id)
+                finally:
+                    await runtime.delete(id, force=True)
+                assert refused.value.code == "checkpoint-invalid", refused.value
+            assert await runtime.list() == []
+
+        asyncio.run(asyncio.wait_for(go(), _SECONDS))

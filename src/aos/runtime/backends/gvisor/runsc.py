@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.record import Record
+    from aos.runtime.protocol import Isolation
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus
 
@@ -59,6 +60,7 @@ class Runsc:
             "update",
         }
     )
+    isolation: Isolation = "kernel"
     seccomp = False
     own_group = False
 
@@ -66,7 +68,9 @@ class Runsc:
         self._program = program
 
     def find(self) -> str:
-        return find_program(self._program)
+        return find_program(
+            self._program, install="install gVisor: https://gvisor.dev/docs/user_guide/install"
+        )
 
     def options(self, spec: AgentSpec) -> tuple[str, ...]:
         """`sandbox`: a network stack of its own, over the interfaces of the sandbox's network namespace; `none`: with a

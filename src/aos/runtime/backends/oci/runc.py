@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.record import Record
+    from aos.runtime.protocol import Isolation
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus
 
@@ -33,6 +34,7 @@ _PROGRAMS = ("runc", "crun", "youki")
 class Runc:
     backend = "oci"
     capabilities = frozenset({"attach", "exec", "limits", "logs", "pause", "stats", "terminal", "update"})
+    isolation: Isolation = "namespaces"
     seccomp = True
     own_group = True
 
@@ -56,7 +58,7 @@ class Runc:
         return limits
 
     def facts(self) -> Mapping[str, str]:
-        return {"isolation": "namespaces, seccomp; the host's kernel"}
+        return {"limits": "no checkpoints of processes; the host's kernel answers every system call"}
 
     def waiting(self, host: Host, id: SandboxId, pid: int) -> bool:
         # Opening the FIFO lets the entrypoint go: who did may have been killed before it removed the FIFO.

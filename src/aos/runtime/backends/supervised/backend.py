@@ -24,6 +24,7 @@ from aos.runtime.backends.supervised.host import Host, wrong_state
 from aos.runtime.backends.supervised.making import Making
 from aos.runtime.backends.supervised.record import Record, read_status, remove_tree
 from aos.runtime.backends.supervised.removal import Removal
+from aos.runtime.backends.supervised.versions import installed_version
 from aos.runtime.protocol import RuntimeInfo
 from aos.runtime.state import Sandbox, SandboxState
 
@@ -69,22 +70,20 @@ class SupervisedRuntime:
         await self._removal.delete(id, force=force)
 
     async def info(self) -> RuntimeInfo:
-        runtime, conmon = self._host.tools()
-        versions = {}
-        for tool in (runtime, conmon):
-            process = await asyncio.create_subprocess_exec(tool, "--version", stdout=asyncio.subprocess.PIPE)
-            output, _ = await process.communicate()
-            versions[tool] = output.decode(errors="replace").partition("\n")[0].strip()
+        host = self._host
+        runtime, conmon = host.tools()
+        versions = await asyncio.gather(installed_version(runtime), installed_version(conmon))
         return RuntimeInfo(
-            self._host.tool.backend,
-            versions[runtime],
-            self._host.tool.capabilities,
+            host.tool.backend,
+            versions[0],
+            host.tool.capabilities,
             {
-                **self._host.tool.facts(),
                 "runtime": runtime,
-                "conmon": f"{conmon} ({versions[conmon]})",
-                "cgroups": self._host.cgroups.version,
+                "conmon": f"{conmon} ({versions[1]})",
+                "cgroups": host.cgroups.version,
+                **host.tool.facts(),
             },
+            host.tool.isolation,
         )
 
     async def signal(self, id: SandboxId, signum: signal.Signals, *, everyone: bool = False) -> None:

@@ -6,13 +6,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aos.content.tree import resolve
-from aos.errors import AosError, InvalidArgument
+from aos.errors import AosError, FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aos.content.tree import Tree
     from aos.runtime.spec import AgentSpec
 
-__all__ = ["check_spec", "check_targets"]
+__all__ = ["bad_image", "check_image", "check_spec", "check_targets"]
 
 _RESERVED = ("proc", "sys")
 """The sandbox's own view of itself: what is mounted there, or below, could lie to it or to a runtime."""
@@ -73,3 +75,17 @@ def check_targets(spec: AgentSpec, tree: Tree) -> list[str]:
             )
         places.append(place)
     return places
+
+
+def check_image(image: Path) -> None:
+    if not image.is_dir():
+        raise bad_image(image, "there is no such directory")
+
+
+def bad_image(image: Path, why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"nothing can be restored from {image}: {why}",
+        code="checkpoint-invalid",
+        hint="the image must be whole, of the same version of the runtime, and of a sandbox with the same root and mounts",
+        image=str(image),
+    )

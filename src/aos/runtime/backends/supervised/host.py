@@ -129,15 +129,17 @@ class Host:
             await self.call(id, "resume")
 
 
-def find_program(*names: str) -> str:
-    """The path of the first that is installed; FailedPrecondition `runtime-missing` names the package."""
+def find_program(*names: str, install: str = "") -> str:
+    """The path of the first that is installed; FailedPrecondition `runtime-missing` says how to `install` it, which is
+    by a package of its name where nothing else is said."""
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         name = Path(names[0]).name
         raise FailedPrecondition(
             f"{names[0]} is not installed",
             code="runtime-missing",
-            hint=f"install it: `apt-get install {name}`, `dnf install {name}`; `aos doctor` checks the rest",
+            hint=(install or f"install it: `apt-get install {name}`, `dnf install {name}`")
+            + "; `aos doctor` checks the rest",
             tool=names[0],
         )
     return found

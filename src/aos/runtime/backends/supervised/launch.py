@@ -80,11 +80,20 @@ def _spawn(argv: list[str], env: Mapping[str, str], fds: Sequence[int]) -> int:
         return os.posix_spawn(
             argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_RESET
         )
-    except FileNotFoundError as error:
-        raise FailedPrecondition(f"{argv[0]} does not exist", code="runtime-missing") from error
+    except OSError as error:
+        raise _not_started(argv[0], error) from error
     finally:
         for fd in safe:
             os.close(fd)
+
+
+def _not_started(program: str, error: OSError) -> AosError:
+    return FailedPrecondition(
+        f"{program} cannot be started: {error.strerror}",
+        code="runtime-missing",
+        hint=f"install {program.rpartition('/')[2]} again; `aos doctor` checks the rest",
+        tool=program,
+    )
 
 
 _RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT)
@@ -150,12 +159,15 @@ def reap(pid: int) -> int | None:
     return status if done else None
 
 
-async def run_tool(argv: list[str], env: Mapping[str, str], *, seconds: float) -> tuple[int, str]:
-    """Run a short-lived tool; (exit code, what it said on standard error). It is killed after `seconds`."""
+async def run_tool(
+    argv: list[str], env: Mapping[str, str], *, seconds: float, everything: bool = False
+) -> tuple[int, str]:
+    """Run a short-lived tool; (exit code, what it said on standard error, and with `everything` on standard output,
+    at most 64 KiB). It is killed after `seconds`."""
     reading, writing = os.pipe()
     try:
         os.set_blocking(reading, False)
-        pid = _spawn_tool(argv, env, writing)
+        pid = _spawn_tool(argv, env, writing, everything)
         os.close(writing)
         writing = -1
         pidfd = os.pidfd_open(pid)
@@ -181,16 +193,16 @@ async def run_tool(argv: list[str], env: Mapping[str, str], *, seconds: float) -
             os.close(writing)
 
 
-def _spawn_tool(argv: list[str], env: Mapping[str, str], stderr: int) -> int:
+def _spawn_tool(argv: list[str], env: Mapping[str, str], stderr: int, everything: bool) -> int:
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, stderr if everything else 0, 1),
         (os.POSIX_SPAWN_DUP2, stderr, 2),
     ]
     try:
         return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsigmask=(), setsigdef=_RESET)
-    except FileNotFoundError as error:
-        raise FailedPrecondition(f"{argv[0]} does not exist", code="runtime-missing") from error
+    except OSError as error:
+        raise _not_started(argv[0], error) from error
 
 
 async def _finish(pid: int, pidfd: int) -> int:

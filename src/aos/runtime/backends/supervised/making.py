@@ -16,7 +16,7 @@ from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree, resolve
 from aos.errors import AlreadyExists, FailedPrecondition, NotFound
 from aos.ids import SandboxId
-from aos.runtime.backends.supervised.checks import check_spec, check_targets
+from aos.runtime.backends.supervised.checks import bad_image, check_image, check_spec, check_targets
 from aos.runtime.backends.supervised.conmon import LOG, Conmon
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits
@@ -51,7 +51,9 @@ class Making:
         self._removal = removal
 
     async def create(self, id: SandboxId, spec: AgentSpec, image: Path | None = None) -> Sandbox:
-        """`image`: of a checkpoint that `start` goes on from."""
+        """`image`: of a checkpoint that `start` goes on from; FailedPrecondition `checkpoint-invalid`."""
+        if image is not None:
+            check_image(image)
         if os.geteuid() != 0:
             raise FailedPrecondition(
                 "making sandboxes needs root for now",
@@ -192,6 +194,8 @@ class Making:
         try:
             await self._host.tool.start(self._host, id, record, self._ends.watch(id, record))
         except ToolFailed as error:
+            if record.image:
+                raise bad_image(Path(record.image), str(error).rpartition(": ")[2]) from error
             raise failure(str(error), self._command(id), record.tree()) from error
 
     def _command(self, id: SandboxId) -> str:

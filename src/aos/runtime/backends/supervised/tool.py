@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.record import Record
+    from aos.runtime.protocol import Isolation
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus
 
@@ -26,6 +27,7 @@ class Tool(Protocol):
     backend: str
     """The name of the backend, and of its directories."""
     capabilities: frozenset[str]
+    isolation: Isolation
     seccomp: bool
     """Whether it takes a seccomp profile."""
     own_group: bool
@@ -53,7 +55,7 @@ class Tool(Protocol):
         ...
 
     def facts(self) -> Mapping[str, str]:
-        """For people: how it isolates, and what it cannot do."""
+        """For people: its limits."""
         ...
 
     def waiting(self, host: Host, id: SandboxId, pid: int) -> bool:
