@@ -225,7 +225,7 @@ class Probe:
 @dataclass(frozen=True, slots=True)
 class Hook:
     exec: tuple[str, ...]
-    on: str = "sandbox"
+    where: str = "sandbox"
     """`sandbox` or `host`."""
     user: str = ""
     timeout: float = 30.0

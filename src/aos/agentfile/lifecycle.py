@@ -114,7 +114,7 @@ def _port(walk: Walk, node: Node, what: str) -> int:
 
 
 def read_hooks(walk: Walk, node: Node) -> Hooks:
-    """`{EVENT: {exec, on?, user?, timeout?, onFailure?}}`, or a list of them for an event."""
+    """`{EVENT: {exec, where?, user?, timeout?, onFailure?}}`, or a list of them for an event."""
     events = {_camel(name): name for name in HOOK_EVENTS}
     fields = walk.mapping(node, "hooks", tuple(events)) or {}
     found: dict[str, Any] = {}
@@ -127,22 +127,22 @@ def read_hooks(walk: Walk, node: Node) -> Hooks:
 
 def _hook(walk: Walk, node: Node, event: str) -> Hook | None:
     what = f"hooks.{event}"
-    fields = walk.mapping(node, what, ("exec", "on", "user", "timeout", "onFailure"), ("exec",))
+    fields = walk.mapping(node, what, ("exec", "where", "user", "timeout", "onFailure"), ("exec",))
     if fields is None or "exec" not in fields:
         return None
-    place = walk.choice(fields["on"], f"{what}.on", ("sandbox", "host")) if "on" in fields else "sandbox"
+    place = walk.choice(fields["where"], f"{what}.where", ("sandbox", "host")) if "where" in fields else "sandbox"
     if place == "sandbox" and event not in _IN_SANDBOX:
         walk.note(
-            fields.get("on", node),
+            fields.get("where", node),
             f"{what} cannot run in the sandbox: there is none at that time",
-            hint=f"say `on: host`, or choose from {', '.join(_IN_SANDBOX)}",
+            hint=f"say `where: host`, or choose from {', '.join(_IN_SANDBOX)}",
         )
     found: dict[str, Any] = {}
     if "timeout" in fields:
         found["timeout"] = _duration(walk, fields["timeout"], f"{what}.timeout", least=0.1)
     return Hook(
         exec=_command(walk, fields["exec"], f"{what}.exec"),
-        on=place or "sandbox",
+        where=place or "sandbox",
         user=_user(walk, fields, what, place),
         on_failure=_on_failure(walk, fields, what, event),
         **found,

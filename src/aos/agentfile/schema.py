@@ -127,7 +127,7 @@ _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _HOOK = _object(
     {
         "exec": _COMMAND,
-        "on": {"enum": ["sandbox", "host"], "default": "sandbox"},
+        "where": {"enum": ["sandbox", "host"], "default": "sandbox"},
         "user": _TEXT,
         "timeout": {**_DURATION, "default": "30s"},
         "onFailure": {"enum": ["fail", "ignore"]},

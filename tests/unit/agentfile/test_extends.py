@@ -298,7 +298,7 @@ def test_a_package_gives_the_life_of_its_agents(write: Any) -> None:
     life = (
         "restart: {policy: always, limit: {restarts: 5, within: 60}}\nstopGracePeriod: 3\n"
         "health: {exec: [check, a_b], startPeriod: 1}\nreadiness: {tcp: 80}\n"
-        "hooks: {preStart: {exec: x, onFailure: ignore}, postStop: {exec: y, on: host}}\n"
+        "hooks: {preStart: {exec: x, onFailure: ignore}, postStop: {exec: z, where: host}}\n"
     )
     parent = loads((BASE.replace("restart: on-failure\n", "") + life).encode())
     child = load(write(child=NAMED + "extends: base:1\n"), parents=packages(parent.to_json()))

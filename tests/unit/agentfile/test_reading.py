@@ -95,7 +95,7 @@ health: {http: {port: 8080, path: /healthz}, interval: 500ms, retries: 2, startP
 readiness: {tcp: 8080, timeout: 1}
 hooks:
   preStart: {exec: "./migrate", user: app}
-  preStop: [{exec: [drain, ""], timeout: 5s}, {exec: note, on: host}]
+  preStop: [{exec: [drain, ""], timeout: 5s}, {exec: note, where: host}]
 """
     )
     assert (definition.restart, definition.restart_limit) == ("on-failure:4", RestartLimit(5, 90.0))
@@ -107,7 +107,7 @@ hooks:
     assert definition.hooks.pre_start == (Hook(("/bin/sh", "-c", "./migrate"), user="app"),)
     assert definition.hooks.pre_stop == (
         Hook(("drain", ""), timeout=5.0, on_failure="ignore"),
-        Hook(("/bin/sh", "-c", "note"), on="host", on_failure="ignore"),
+        Hook(("/bin/sh", "-c", "note"), where="host", on_failure="ignore"),
     )
     raw = json.loads(json.dumps(definition.to_json()))
     assert Definition.from_json(raw).to_json() == definition.to_json()
@@ -176,7 +176,7 @@ def test_json_is_an_agentfile_too_and_key_order_does_not_matter() -> None:
         ("from: scratch\nhealth: {tcp: 1, interval: 0}", (5, 28), "agentfile-invalid", "at least 0.1"),
         ("from: scratch\nreadiness: {tcp: 1, onFailure: none}", (5, 21), "unknown-field", "tcp"),
         ("from: scratch\nhooks: {preStrat: {exec: x}}", (5, 9), "unknown-field", "'preStart'"),
-        ("from: scratch\nhooks: {postStop: {exec: x}}", (5, 19), "agentfile-invalid", "on: host"),
+        ("from: scratch\nhooks: {postStop: {exec: x}}", (5, 19), "agentfile-invalid", "where: host"),
         (
             "from: scratch\nhooks: {preStop: {exec: x, onFailure: fail}}",
             (5, 39),
