@@ -130,7 +130,9 @@ def _hook(walk: Walk, node: Node, event: str) -> Hook | None:
     fields = walk.mapping(node, what, ("exec", "where", "user", "timeout", "onFailure"), ("exec",))
     if fields is None or "exec" not in fields:
         return None
-    place = walk.choice(fields["where"], f"{what}.where", ("sandbox", "host")) if "where" in fields else "sandbox"
+    place = (
+        walk.choice(fields["where"], f"{what}.where", ("sandbox", "host")) if "where" in fields else "sandbox"
+    )
     if place == "sandbox" and event not in _IN_SANDBOX:
         walk.note(
             fields.get("where", node),

@@ -30,7 +30,7 @@ def ended(pid: int, code: int | None, cause: str = "exited") -> ExitRecord:
     return ExitRecord(pid, cause, code, None, 255 if code is None else code, 1.0, 2.0)
 
 
-ERASED = Erase(ID, (f"{ID}-1",), PROGRAM)
+ERASED = Erase(ID, "name", (f"{ID}-1",), PROGRAM)
 
 
 def running(

@@ -66,6 +66,7 @@ class Erase:
     """Delete all that is left of an agent that has been removed: its sandboxes, its log."""
 
     agent: str
+    name: str
     sandboxes: tuple[str, ...]
     program: Program
 

@@ -104,7 +104,14 @@ def _changed(state: State, agent: Agent, event: Event) -> Agent:
             agent = _replace(agent, restarts=agent.restarts + bool(before.pid))
             return _with(agent, event.replica, _replace(before, pid=event.pid, restart_at=None))
         case ProcessStarted():
-            _process(state, event.pid, state=ProcessState.RUNNING, started_at=event.at)
+            _process(
+                state,
+                event.pid,
+                state=ProcessState.RUNNING,
+                started_at=event.at,
+                health="starting" if agent.program.health else "",
+                ready=False if agent.program.readiness else None,
+            )
         case ProcessExited():
             process = _process(state, event.pid, state=ProcessState.EXITED, exit=event.exit)
             ran = event.at - (process.started_at or event.at)

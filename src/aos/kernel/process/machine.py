@@ -381,7 +381,7 @@ class Machine:
         agent = self.state.agents[id]
         sandboxes = tuple(self.state.processes[pid].sandbox for pid in agent.pids)
         self._emit(decision, AgentRemoved(agent=id, at=at))
-        decision.effects.append(Erase(id, sandboxes, agent.program))
+        decision.effects.append(Erase(id, agent.name, sandboxes, agent.program))
 
 
 def _exhausted(agent: Agent, failures: int, at: float) -> str:

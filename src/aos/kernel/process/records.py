@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from aos.kernel.process.restart import RestartLimit  # noqa: TC001 - msgspec reads the types
+from aos.kernel.process.health import Hook, Probe  # noqa: TC001 - msgspec reads the types
+from aos.kernel.process.restart import RestartLimit  # noqa: TC001
 
 __all__ = ["Agent", "AgentState", "ExitRecord", "Process", "ProcessState", "Program", "Replica"]
 
@@ -29,8 +30,10 @@ class AgentState(enum.Enum):
     def can_stop(self) -> bool:
         return self is not AgentState.EXITED
 
-    def can_exec(self) -> bool:
-        return self is AgentState.RUNNING
+    @property
+    def lives(self) -> bool:
+        """It may have processes."""
+        return self not in (AgentState.CREATED, AgentState.EXITED)
 
     def can_remove(self) -> bool:
         """Without force."""
@@ -108,10 +111,10 @@ class Program(msgspec.Struct, frozen=True):
     terminal: bool = False
     grace: float = 10.0
     """Seconds between the stop signal and the end, where a stop does not say."""
-    health: dict[str, Any] = {}
-    readiness: dict[str, Any] = {}
-    hooks: dict[str, Any] = {}
-    """As the package's definition has them (docs/agentfile.md)."""
+    health: Probe | None = None
+    readiness: Probe | None = None
+    hooks: dict[str, tuple[Hook, ...]] = {}
+    """By event: `pre_create`, `post_create`, … (docs/agentfile.md)."""
 
 
 class Replica(msgspec.Struct, frozen=True):

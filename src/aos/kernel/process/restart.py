@@ -71,4 +71,5 @@ def starts_at_boot(policy: str, *, stopped: bool) -> bool:
 
 def backoff(failures: int) -> float:
     """Seconds to wait; `failures`: in a row, 0 after a success."""
-    return min(BACKOFF_FIRST * 2 ** min(max(failures - 1, 0), 20), BACKOFF_LONGEST)
+    doubled: float = BACKOFF_FIRST * 2 ** min(max(failures - 1, 0), 20)
+    return min(doubled, BACKOFF_LONGEST)
