@@ -522,8 +522,9 @@ def serve_node(*, ready: int | None = None) -> None:
     from aos.errors import AlreadyExists, AosError, FailedPrecondition
     from aos.ids import RandomIds
     from aos.kernel.journal import SqliteJournal
-    from aos.node.main import Ready, already_running, prepare, serve, single_instance
+    from aos.node.main import Ready, already_running, boot_id, prepare, serve, single_instance
     from aos.node.programs import PackagePrograms
+    from aos.node.volumes import Volumes
 
     word = Ready(ready)
     try:
@@ -532,7 +533,11 @@ def serve_node(*, ready: int | None = None) -> None:
         with single_instance(config):
             content = content_store(config)
             registry = local_registry(config, content)
+<<<<<<< HEAD
             backends = runtime(config, content)
+=======
+            volumes = Volumes(config.root / "volumes")
+>>>>>>> origin/next
             journal = SqliteJournal(config.root / "node" / "journal.sqlite3")
             try:
                 asyncio.run(
@@ -540,12 +545,17 @@ def serve_node(*, ready: int | None = None) -> None:
                         config,
                         runtime=backends,
                         journal=journal,
-                        programs=PackagePrograms(content, registry),
+                        programs=PackagePrograms(content, registry, volumes),
                         content=content,
                         registry=registry,
+<<<<<<< HEAD
                         builds=_BuildCache(config.root / "build", content, backends),
+=======
+                        volumes=volumes,
+>>>>>>> origin/next
                         clock=SystemClock(),
                         ids=RandomIds(),
+                        boot=boot_id(),
                         ready=word,
                     )
                 )

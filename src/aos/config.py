@@ -44,6 +44,8 @@ class Config:
 
     build_cache: int = 20 << 30
     """Bytes of layers that builds keep for the next ones, the last used (`[build] cache = "20Gi"`); 0: no limit."""
+    allow_host_hooks: bool = False
+    """Whether hooks of packages may run on the host (`allow_host_hooks = true`)."""
 
     @property
     def socket(self) -> Path:
@@ -66,7 +68,9 @@ _KEYS = {
     ("runtime", "conmon"): "conmon",
     ("runtime", "seccomp"): "seccomp",
     ("build", "cache"): "build_cache",
+    ("allow_host_hooks",): "allow_host_hooks",
 }
+_BOOLEANS = frozenset({("allow_host_hooks",)})
 
 
 def load_config(environ: Mapping[str, str], *, uid: int | None = None) -> Config:
@@ -124,14 +128,15 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any]:
         raise InvalidArgument(f"{file}: not TOML: {error}", code="config-invalid") from error
     values: dict[str, Any] = {}
     for path, value in _leaves(raw):
-        if path not in _KEYS or not isinstance(value, str):
+        kind, word = (bool, "true or false") if path in _BOOLEANS else (str, "a string")
+        if path not in _KEYS or not isinstance(value, kind):
             known = ", ".join(".".join(key) for key in _KEYS)
             raise InvalidArgument(
-                f"{file}: {'.'.join(path)}: " + ("must be a string" if path in _KEYS else "unknown key"),
+                f"{file}: {'.'.join(path)}: " + (f"must be {word}" if path in _KEYS else "unknown key"),
                 code="config-invalid",
                 hint=f"known keys: {known}",
             )
-        values[_KEYS[path]] = value if path != ("build", "cache") else _size(file, path, value)
+        values[_KEYS[path]] = _size(file, path, str(value)) if path == ("build", "cache") else value
     return values
 
 

@@ -12,17 +12,22 @@ from typing import Any, Literal, TypeVar
 from aos.errors import InvalidArgument
 
 __all__ = [
+    "HOOK_EVENTS",
     "BindMount",
     "CacheMount",
     "Copy",
     "Definition",
     "Entrypoint",
+    "Hook",
+    "Hooks",
+    "HttpProbe",
     "ImageConfig",
     "Install",
     "Metadata",
     "Plugin",
+    "Probe",
     "Resources",
-    "RestartPolicy",
+    "RestartLimit",
     "Run",
     "SecretMount",
     "Stage",
@@ -30,8 +35,6 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-
-RestartPolicy = Literal["never", "on-failure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,65 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartLimit:
+    """`restart: {policy, limit: {restarts, within}}`: more restarts within so many seconds, and the agent gives up."""
+
+    restarts: int
+    within: float
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProbe:
+    port: int
+    path: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`health` and `readiness`; exactly one of `exec`, `http` and `tcp`. Times are seconds."""
+
+    exec: tuple[str, ...] = ()
+    http: HttpProbe | None = None
+    tcp: int = 0
+    """A port."""
+    interval: float = 10.0
+    timeout: float = 5.0
+    retries: int = 3
+    """Failures in a row."""
+    start_period: float = 0.0
+    """Failures in this time do not count."""
+    on_failure: str = "restart"
+    """Of `health`: `restart` or `none`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    exec: tuple[str, ...]
+    where: str = "sandbox"
+    """`sandbox` or `host`."""
+    user: str = ""
+    timeout: float = 30.0
+    """Seconds."""
+    on_failure: str = "fail"
+    """`fail` or `ignore`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    pre_create: tuple[Hook, ...] = ()
+    post_create: tuple[Hook, ...] = ()
+    pre_start: tuple[Hook, ...] = ()
+    post_start: tuple[Hook, ...] = ()
+    pre_stop: tuple[Hook, ...] = ()
+    post_stop: tuple[Hook, ...] = ()
+    pre_delete: tuple[Hook, ...] = ()
+    post_delete: tuple[Hook, ...] = ()
+
+
+HOOK_EVENTS = tuple(field.name for field in fields(Hooks))
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     metadata: Metadata
     stages: tuple[Stage, ...]
@@ -197,7 +259,14 @@ class Definition:
     entrypoint: Entrypoint = Entrypoint()
     resources: Resources = Resources()
     network: Literal["none", "host"] = "none"
-    restart: RestartPolicy = "never"
+    restart: str = "never"
+    """`never`, `on-failure`, `on-failure:N`, `always` or `unless-stopped`."""
+    restart_limit: RestartLimit | None = None
+    stop_grace: float | None = None
+    """Seconds between the stop signal and the end; None: as whoever runs it has it."""
+    health: Probe | None = None
+    readiness: Probe | None = None
+    hooks: Hooks = Hooks()
 
     @property
     def final(self) -> Stage:
@@ -222,6 +291,11 @@ class Definition:
                 resources=_build(Resources, raw.get("resources", {})),
                 network=raw.get("network", "none"),
                 restart=raw.get("restart", "never"),
+                restart_limit=_build(RestartLimit, raw["restart_limit"]) if "restart_limit" in raw else None,
+                stop_grace=raw.get("stop_grace"),
+                health=_probe(raw.get("health")),
+                readiness=_probe(raw.get("readiness")),
+                hooks=_hooks(raw.get("hooks", {})),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidArgument(f"not a definition: {error!r}", code="definition-invalid") from error
@@ -275,3 +349,13 @@ def _step(raw: dict[str, Any]) -> Step:
         name: tuple(_build(cls, one) for one in raw[name]) for name, cls in _PARTS.items() if name in raw
     }
     return _build(_KINDS[raw["kind"]], {**raw, **parts})
+
+
+def _probe(raw: dict[str, Any] | None) -> Probe | None:
+    if raw is None:
+        return None
+    return _build(Probe, {**raw, **({"http": _build(HttpProbe, raw["http"])} if "http" in raw else {})})
+
+
+def _hooks(raw: dict[str, Any]) -> Hooks:
+    return Hooks(**{event: tuple(_build(Hook, one) for one in hooks) for event, hooks in raw.items()})

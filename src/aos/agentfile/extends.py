@@ -7,6 +7,7 @@ settings.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Package", "Parents", "resolve_extends"]
 
+_CAMEL = re.compile("_([a-z])")
 _LIMIT = 32
 """Files that extend each other; far more than anybody can follow."""
 
@@ -154,8 +156,29 @@ def _settings(definition: Definition, reference: str) -> dict[str, Any]:
         "metadata": raw["metadata"],
         "from": reference,
         "config": {names[name]: value for name, value in config.items()},
-        **{name: raw[name] for name in ("entrypoint", "resources", "network", "restart") if name in raw},
+        **{name: raw[name] for name in ("entrypoint", "resources", "network") if name in raw},
+        **_lifecycle(raw),
     }
+
+
+def _lifecycle(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Its fields have the Agentfile's names, but for their spelling."""
+    found = {
+        name: _in_camel_case(raw[name]) for name in ("restart", "health", "readiness", "hooks") if name in raw
+    }
+    if "restart_limit" in raw:
+        found["restart"] = {"policy": raw.get("restart", "never"), "limit": raw["restart_limit"]}
+    if "stop_grace" in raw:
+        found["stopGracePeriod"] = raw["stop_grace"]
+    return found
+
+
+def _in_camel_case(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            _CAMEL.sub(lambda match: match[1].upper(), key): _in_camel_case(one) for key, one in value.items()
+        }
+    return [_in_camel_case(one) for one in value] if isinstance(value, list) else value
 
 
 def _node(document: Document, value: object) -> Node:

@@ -1,10 +1,10 @@
-"""Amounts as people write them: memory and CPUs, in Kubernetes' notation."""
+"""Amounts as people write them: memory and CPUs in Kubernetes' notation, durations in Go's."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["parse_cpu", "parse_memory"]
+__all__ = ["parse_cpu", "parse_duration", "parse_memory"]
 
 _UNITS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _UNITS |= {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
@@ -39,3 +39,18 @@ def parse_cpu(text: str) -> float:
     if amount < 0.01:
         raise ValueError("at least 10m of a CPU")
     return amount
+
+
+_PARTS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|h|m|s))+")
+_PART = re.compile(r"([0-9.]+)(ms|h|m|s)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `30s`, `1m30s`, `500ms`, or a number of them; ValueError says what is wrong."""
+    if len(text) <= _DIGITS:
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+            return float(text)
+        if _DURATION.fullmatch(text):
+            return sum(float(number) * _PARTS[unit] for number, unit in _PART.findall(text))
+    raise ValueError("a duration, such as 30s, 1m30s, 500ms or a number of seconds")

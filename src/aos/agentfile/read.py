@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any
 
 from aos.agentfile.definition import (
     Definition,
@@ -11,7 +11,6 @@ from aos.agentfile.definition import (
     ImageConfig,
     Metadata,
     Resources,
-    RestartPolicy,
     Stage,
 )
 from aos.agentfile.nodes import MappingNode, ScalarNode, SequenceNode, arguments_in
@@ -39,9 +38,11 @@ FIELDS = (
         "stages",
         "dependencies",
     ),
-    *("resources", "entrypoint", "health", "restart", "hooks", "network", "secrets", "memory", "ipc"),
+    *("resources", "entrypoint", "restart", "stopGracePeriod", "health", "readiness", "hooks"),
+    *("network", "secrets", "memory", "ipc"),
 )
-_LATER = ("dependencies", "health", "hooks", "secrets", "memory", "ipc")
+_LATER = ("dependencies", "secrets", "memory", "ipc")
+_LIFECYCLE = frozenset({"restart", "stopGracePeriod", "health", "readiness", "hooks"})
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _STAGE = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 # https://semver.org/spec/v2.0.0.html
@@ -79,10 +80,7 @@ def read_definition(walk: Walk, root: Node) -> Definition:
     entrypoint = _entrypoint(walk, fields["entrypoint"]) if "entrypoint" in fields else Entrypoint()
     resources = _resources(walk, fields["resources"]) if "resources" in fields else Resources()
     network = _network(walk, fields["network"]) if "network" in fields else "none"
-    restart = "never"
-    if "restart" in fields:
-        policies = ("always", "unless-stopped")
-        restart = walk.choice(fields["restart"], "restart", get_args(RestartPolicy), policies) or "never"
+    lifecycle = _lifecycle(walk, fields) if _LIFECYCLE & fields.keys() else {}
     stages = arrange(walk, _stages(walk, fields, root))
     walk.finish()
     assert metadata is not None
@@ -93,8 +91,24 @@ def read_definition(walk: Walk, root: Node) -> Definition:
         entrypoint,
         resources,
         "host" if network == "host" else "none",
-        "on-failure" if restart == "on-failure" else "never",
+        **lifecycle,
     )
+
+
+def _lifecycle(walk: Walk, fields: Fields) -> dict[str, Any]:
+    from aos.agentfile import lifecycle
+
+    found: dict[str, Any] = {}
+    if "restart" in fields:
+        found["restart"], found["restart_limit"] = lifecycle.read_restart(walk, fields["restart"])
+    if "stopGracePeriod" in fields:
+        found["stop_grace"] = lifecycle.read_grace(walk, fields["stopGracePeriod"])
+    for name in ("health", "readiness"):
+        if name in fields:
+            found[name] = lifecycle.read_probe(walk, fields[name], name)
+    if "hooks" in fields:
+        found["hooks"] = lifecycle.read_hooks(walk, fields["hooks"])
+    return found
 
 
 def _metadata(walk: Walk, node: Node) -> Metadata | None:

@@ -121,6 +121,42 @@ _STEP = _object(
 _STEPS = {"type": "array", "items": _STEP}
 _FROM = {**_TEXT, "description": "scratch, a stage, a package or image reference, or oci:DIR[:TAG]."}
 
+_POLICY = {"type": "string", "pattern": "^(never|always|unless-stopped|on-failure(:[1-9][0-9]{0,5})?)$"}
+_DURATION = {"type": ["number", "string"], "description": "30s, 1m30s, 500ms, or seconds."}
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_HOOK = _object(
+    {
+        "exec": _COMMAND,
+        "where": {"enum": ["sandbox", "host"], "default": "sandbox"},
+        "user": _TEXT,
+        "timeout": {**_DURATION, "default": "30s"},
+        "onFailure": {"enum": ["fail", "ignore"]},
+    },
+    ("exec",),
+)
+_HOOK_EVENTS = tuple(
+    f"{when}{what}" for what in ("Create", "Start", "Stop", "Delete") for when in ("pre", "post")
+)
+
+
+def _probe(more: dict[str, Any]) -> dict[str, Any]:
+    return _object(
+        {
+            "exec": _COMMAND,
+            "http": _object(
+                {"port": _PORT, "path": {"type": "string", "pattern": "^/", "default": "/"}}, ("port",)
+            ),
+            "tcp": {"oneOf": [_PORT, _object({"port": _PORT}, ("port",))]},
+            "interval": {**_DURATION, "default": "10s"},
+            "timeout": {**_DURATION, "default": "5s"},
+            "retries": {"type": "integer", "minimum": 1, "default": 3},
+            "startPeriod": {**_DURATION, "default": "0s"},
+            **more,
+        },
+        oneOf=[{"required": [name]} for name in ("exec", "http", "tcp")],
+    )
+
+
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "https://openos.dev/schemas/agentfile/v1.json",
@@ -188,9 +224,27 @@ SCHEMA: dict[str, Any] = {
                 "description": "none: loopback only (default). bridge is not supported yet.",
             },
             "restart": {
-                "enum": ["never", "on-failure", "always", "unless-stopped"],
-                "description": "The last two are not supported yet.",
+                "oneOf": [
+                    _POLICY,
+                    _object(
+                        {
+                            "policy": _POLICY,
+                            "limit": _object(
+                                {"restarts": {"type": "integer", "minimum": 1}, "within": _DURATION},
+                                ("restarts", "within"),
+                                description="More restarts within that time, and the agent gives up.",
+                            ),
+                        },
+                        ("policy",),
+                    ),
+                ]
             },
+            "stopGracePeriod": {**_DURATION, "description": "From the stop signal to the end (10s)."},
+            "health": _probe({"onFailure": {"enum": ["restart", "none"], "default": "restart"}}),
+            "readiness": _probe({}),
+            "hooks": _object(
+                {name: {"oneOf": [_HOOK, {"type": "array", "items": _HOOK}]} for name in _HOOK_EVENTS}
+            ),
             "extends": {
                 **_TEXT,
                 "description": "A file (./ or ../, relative to this one) or a package to go on from.",
@@ -202,8 +256,6 @@ SCHEMA: dict[str, Any] = {
                 "additionalProperties": {"type": ["string", "null"]},
             },
             "dependencies": {"type": "object", "description": _LATER},
-            "health": {"type": "object", "description": _LATER},
-            "hooks": {"type": "object", "description": _LATER},
             "secrets": {"type": ["object", "array"], "description": _LATER},
             "memory": {"type": ["object", "array"], "description": _LATER},
             "ipc": {"type": ["object", "array"], "description": _LATER},

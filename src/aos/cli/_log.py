@@ -23,9 +23,16 @@ class Printer:
     """Turns log bytes into what the process wrote; keeps what is not a whole record yet."""
 
     def __init__(
-        self, write: Callable[[int, bytes], None], *, since: float | None = None, timestamps: bool = False
+        self,
+        write: Callable[[int, bytes], None],
+        *,
+        since: float | None = None,
+        timestamps: bool = False,
+        prefix: bytes = b"",
     ) -> None:
+        """`prefix`: stands before each line, whose it is."""
         self._write = write
+        self._prefix = prefix
         self._since = since
         self._timestamps = timestamps
         self._rest = b""
@@ -50,8 +57,10 @@ class Printer:
                 if out:
                     self._write(target, b"".join(out))
                 target, out = descriptor, []
-            if self._timestamps and not self._inside[stream]:
-                out.append(at + b" ")
+            if not self._inside[stream]:
+                out.append(self._prefix)
+                if self._timestamps:
+                    out.append(at + b" ")
             out.append(parts[3] if len(parts) > 3 else b"")
             whole = not tag.startswith(b"P")
             if whole:

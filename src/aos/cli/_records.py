@@ -15,21 +15,33 @@ _CAUSES = {
     "limit": "Over a limit",
     "policy": "Ended by policy",
     "lost": "Lost",
+    "health": "Unhealthy",
 }
 
 
 def status(record: dict[str, Any], now: float) -> str:
-    """`Up 3 minutes`, `Exited (0) 2 minutes ago`, `Restarting (1) 5 seconds ago`."""
+    """`Up 3 minutes (healthy)`, `Up 3 minutes 2/3 (unhealthy)`, `Exited (0) 2 minutes ago`, `Restarting (1) 5 seconds
+    ago`."""
     state = record["status"]
-    if state == "running":
-        return f"Up {duration(now - record['started_at'])}" if record.get("started_at") else "Up"
+    if state in ("running", "paused"):
+        up = f"Up {duration(now - record['started_at'])}" if record.get("started_at") else "Up"
+        if record.get("replicas", 1) > 1:
+            up += f" {record['running']}/{record['replicas']}"
+        notes = [
+            "paused" if state == "paused" else "",
+            str(record.get("health") or ""),
+            "not ready" if record.get("ready") is False else "",
+        ]
+        said = ", ".join(filter(None, notes))
+        return f"{up} ({said})" if said else up
     last = record.get("exit")
     if last is None or state not in ("exited", "restarting"):
         return str(state).capitalize()
     word = "Restarting" if state == "restarting" else _CAUSES.get(last["cause"], "Exited")
     code = "" if last["cause"] == "lost" else f" ({last['shell_code']})"
     at = last.get("finished_at") or record.get("finished_at")
-    return f"{word}{code} {ago(now - at)}" if at else f"{word}{code}"
+    said = f"{word}{code} {ago(now - at)}" if at else f"{word}{code}"
+    return f"{said}, gave up" if state == "exited" and record.get("gave_up") else said
 
 
 def death(last: dict[str, Any]) -> str:
@@ -42,6 +54,7 @@ def death(last: dict[str, Any]) -> str:
         "limit": "the agent went over a limit",
         "policy": "the agent was ended by policy",
         "lost": "nobody knows how the agent ended",
+        "health": "the agent was unhealthy",
     }.get(cause, f"the agent ended: {cause}")
     return f"{words}: {last['detail']}" if last.get("detail") else words
 

@@ -21,6 +21,8 @@ __all__ = [
     "parse_moment",
     "parse_size",
     "parse_time",
+    "restart_limit",
+    "restart_policy",
 ]
 
 _SIZES = {"": 0, "b": 0} | {
@@ -165,7 +167,8 @@ def environment(entries: list[str], environ: Mapping[bytes, bytes]) -> dict[str,
 
 
 def mount(text: str) -> dict[str, object]:
-    """Read `-v SOURCE:TARGET[:ro|rw]`; a relative source is one of the current directory."""
+    """Read `-v SOURCE:TARGET[:ro|rw]`; a relative source with a slash is one of the current directory, one without
+    (and not `.` or `..`) names a volume."""
     parts = text.split(":")
     if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
         raise _wrong("-v", text, "SOURCE:TARGET or SOURCE:TARGET:ro")
@@ -179,6 +182,8 @@ def mount(text: str) -> dict[str, object]:
             code="mount-invalid",
             hint=f"write -v {source}:/{target}",
         )
+    if "/" not in source and source not in (".", ".."):
+        return {"source": source, "target": target, "read_only": mode == "ro"}
     path = source if source.startswith("/") else f"{posix.getcwd()}/{source}"
     try:
         posix.stat(path)
@@ -194,6 +199,27 @@ def mount(text: str) -> dict[str, object]:
 def _normal(path: str) -> str:
     """Take `.` and doubled slashes out; `..` stays where a symbolic link may decide its meaning."""
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def restart_policy(text: str, option: str) -> str:
+    """Read `never`, `on-failure`, `on-failure:N`, `always`, `unless-stopped`."""
+    name, colon, number = text.partition(":")
+    if name not in ("never", "on-failure", "always", "unless-stopped") or (colon and name != "on-failure"):
+        raise _wrong(option, text, "never, on-failure, on-failure:N, always or unless-stopped")
+    if colon:
+        count(number, f"{option} on-failure:")
+    return text
+
+
+def restart_limit(text: str, option: str) -> dict[str, float]:
+    """Read `N/TIME`: that many restarts within that time."""
+    number, slash, within = text.partition("/")
+    if not slash:
+        raise _wrong(option, text, "a number of restarts and a time, such as 5/1m")
+    seconds = parse_duration(within, option)
+    if seconds <= 0:
+        raise _wrong(option, text, "a number of restarts and a time above 0, such as 5/1m")
+    return {"restarts": count(number, option), "within": seconds}
 
 
 def _decimal(text: str) -> float | None:

@@ -27,6 +27,7 @@ VERB = Verb(
         Option("tty", "t", help="Give it a terminal; Ctrl-P Ctrl-Q leaves it running"),
         Option("env", "e", "KEY[=VALUE]", "Set a variable; without a value, pass ours on", repeat=True),
         Option("user", "u", "USER[:GROUP]", "Run it as this user of the agent"),
+        Option("replica", "", "NUMBER", "In this replica (default: the first that runs)"),
         Option("workdir", "w", "DIRECTORY", "Run it in this directory of the agent"),
     ),
     stop_at_first_positional=True,
@@ -52,6 +53,8 @@ def main(args: Arguments) -> int:
         call["user"] = args["user"]
     if args["workdir"] is not None:
         call["work_dir"] = args["workdir"]
+    if args["replica"] is not None:
+        call["replica"] = _values.count(args["replica"], "--replica") - 1
     size = dimensions() if args["tty"] else None
     if size is not None:
         call["rows"], call["columns"] = size

@@ -9,7 +9,7 @@ from aos.cli import _node, _values
 from aos.cli._options import Option, Verb
 from aos.cli._records import death
 from aos.cli._session import Session
-from aos.cli._streams import CLOSED, DETACHED, ENDED, write_all
+from aos.cli._streams import CLOSED, DETACHED, ENDED
 from aos.cli._terminal import dimensions
 from aos.errors import FailedPrecondition, InvalidArgument
 
@@ -32,7 +32,13 @@ VERB = Verb(
         Option("rm", help="Remove it when it has finished"),
         Option("name", "", "NAME", "Give it a name (default: one is made up)"),
         Option("env", "e", "KEY[=VALUE]", "Set a variable; without a value, pass ours on", repeat=True),
-        Option("volume", "v", "SOURCE:TARGET[:ro]", "Show it a file or directory of this host", repeat=True),
+        Option(
+            "volume",
+            "v",
+            "SOURCE:TARGET[:ro]",
+            "Show it a file or directory of this host (/… or ./…), or a volume of that name",
+            repeat=True,
+        ),
         Option("entrypoint", "", "COMMAND", "Replace the entrypoint's command"),
         Option("hostname", "", "NAME", "Its host name"),
         Option("memory", "m", "SIZE", "Most memory, such as 512m or 2g"),
@@ -43,9 +49,10 @@ VERB = Verb(
             "restart",
             "",
             "POLICY",
-            "never or on-failure (else as the package says; --rm, -i and -t: never)",
-            choices=("never", "on-failure"),
+            "never, on-failure[:N], always or unless-stopped (else as the package says; --rm, -i and -t: never)",
         ),
+        Option("restart-limit", "", "N/TIME", "Give up after N restarts within TIME, such as 5/1m"),
+        Option("replicas", "", "N", "Run that many processes of it, each supervised by itself", default="1"),
         Option("runtime", "", "NAME", "The runtime that isolates it, or auto; aos runtimes lists them"),
         Option("dry-run", help="Print what would be run, as JSON, and start nothing"),
     ),
@@ -67,12 +74,13 @@ def main(args: Arguments) -> int:
         started, descriptors = node.call_with_descriptors("agent.run", **call)
         agent = started["agent"]
         answer = _node.Answer(node, "agent.wait", agent=agent)
-        restarts = started.get("restart", "never") != "never"  # as asked for, or as the package says
-        session.signals(agent, stop=restarts)
-        if restarts:
+        # Several processes, one after the other (as asked for, or as the package says) or at once: from their logs.
+        several = started.get("restart", "never") != "never" or call["replicas"] > 1
+        session.signals(agent, stop=several)
+        if several:
             for descriptor in descriptors:
                 posix.close(descriptor)
-        outcome = _follow(agent, answer) if restarts else session.carry(descriptors, answer)
+        outcome = _follow(agent, answer) if several else session.carry(descriptors, answer)
         if outcome == DETACHED:
             return 0
         if outcome == CLOSED:  # as a process of this host would die of SIGPIPE
@@ -88,12 +96,12 @@ def main(args: Arguments) -> int:
 
 def _follow(agent: str, answer: _node.Answer) -> str:
     """What all of its processes write, from the log: streams end with their process."""
-    from aos.cli._log import Printer
-    from aos.cli.logs import follow
+    from aos.cli.logs import follow, open_logs
 
-    _, descriptors = _node.open("agent.logs", agent=agent)
+    with _node.connect() as node:
+        logs = open_logs(node, agent)
     try:
-        follow(descriptors[0], Printer(write_all), answer)
+        follow(logs, answer)
     except BrokenPipeError:
         return CLOSED
     return ENDED
@@ -109,6 +117,8 @@ def _call(args: Arguments) -> dict[str, Any]:
             code="no-terminal",
             hint="leave -t away when input comes from a pipe or a file",
         )
+    if restarts:
+        _values.restart_policy(args["restart"], "--restart")
     if args["rm"] and restarts:
         raise InvalidArgument(f"--rm and --restart {args['restart']} exclude each other", code="usage")
     if restarts and attached and (args["interactive"] or args["tty"]):
@@ -117,12 +127,14 @@ def _call(args: Arguments) -> dict[str, Any]:
             code="usage",
             hint="start it with -d; `aos attach` connects to whichever process runs",
         )
+    replicas = _values.count(args["replicas"], "--replicas")
     once = args["rm"] or (attached and (args["interactive"] or args["tty"]))
     call: dict[str, Any] = {
         "reference": args["reference"],
         "terminal": args["tty"],
         "stdin": args["interactive"],
-        "attach": attached and not restarts and not args["dry-run"],
+        "attach": attached and not restarts and not args["dry-run"] and replicas == 1,
+        "replicas": replicas,
         "remove": args["rm"],
         "dry_run": args["dry-run"],
     }
@@ -146,6 +158,8 @@ def _call(args: Arguments) -> dict[str, Any]:
     for option in ("name", "hostname", "network", "restart", "runtime"):
         if args[option] is not None:
             call[option] = args[option]
+    if args["restart-limit"] is not None:
+        call["restart_limit"] = _values.restart_limit(args["restart-limit"], "--restart-limit")
     if once and args["restart"] is None:
         call["restart"] = "never"  # whatever the package says: one process is what was asked for
     size = dimensions() if args["tty"] else None

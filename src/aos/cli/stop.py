@@ -16,14 +16,21 @@ __all__ = ["VERB", "main"]
 VERB = Verb(
     "Stop agents: ask them with their stop signal, kill them when the time is over",
     "AGENT+",
-    options=(Option("time", "t", "SECONDS", "How long to wait before it is killed", default="10"),),
+    options=(
+        Option(
+            "time",
+            "t",
+            "SECONDS",
+            "How long to wait before it is killed (default: as the package says, else 10)",
+        ),
+    ),
 )
 
 
 def main(args: Arguments) -> int:
-    timeout = parse_duration(args["time"], "-t")
+    timeout = {} if args["time"] is None else {"timeout": parse_duration(args["time"], "-t")}
     with _node.connect() as node:
-        asked = {agent: node.send("agent.stop", agent=agent, timeout=timeout) for agent in args["agent"]}
+        asked = {agent: node.send("agent.stop", agent=agent, **timeout) for agent in args["agent"]}
 
         def stop(agent: str) -> None:
             node.receive(asked[agent])

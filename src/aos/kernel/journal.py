@@ -21,7 +21,7 @@ import msgspec
 
 from aos.errors import AosError, DataLoss, Internal, ResourceExhausted, Unavailable
 from aos.kernel.process.events import Event, ProcessExited
-from aos.kernel.process.machine import State, replay
+from aos.kernel.process.fold import State, replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -173,7 +173,7 @@ class SqliteJournal:
         row = self._reader_db.execute(
             "SELECT cursor, state FROM snapshots ORDER BY cursor DESC LIMIT 1"
         ).fetchone()
-        return (State(), 0) if row is None else (_decode_state(row[1]), row[0])
+        return _of_snapshot(row)
 
     async def append(self, events: Sequence[Event]) -> int:
         loop = asyncio.get_running_loop()
@@ -267,7 +267,7 @@ class SqliteJournal:
         """Folded from the journal itself, so that it cannot hold what is not durable. Two are kept."""
         db = self._writer_db
         row = db.execute("SELECT cursor, state FROM snapshots ORDER BY cursor DESC LIMIT 1").fetchone()
-        after, state = (0, State()) if row is None else (row[0], _decode_state(row[1]))
+        state, after = _of_snapshot(row)
         rows = db.execute(
             "SELECT cursor, event FROM events WHERE cursor > ? ORDER BY cursor", (after,)
         ).fetchall()
@@ -304,6 +304,14 @@ class SqliteJournal:
             f"The node then starts without agents, and removes the sandboxes it does not know",
             path=str(self._path),
         )
+
+
+def _of_snapshot(row: tuple[int, bytes] | None) -> tuple[State, int]:
+    """A snapshot only saves time: the state of another version, whose shape is not ours, is passed over."""
+    if row is not None:
+        with contextlib.suppress(msgspec.ValidationError):
+            return _decode_state(row[1]), row[0]
+    return State(), 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:

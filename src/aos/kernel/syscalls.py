@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from aos.errors import AosError
+from aos.kernel.process.restart import RestartLimit  # noqa: TC001 - msgspec reads the types
 
 __all__ = ["CALLS", "PROTOCOL", "Request", "decode_params", "decode_request"]
 
@@ -57,6 +58,8 @@ class RunAgent(_Params, frozen=True):
     network: str | None = None
     runtime: str = ""
     restart: str | None = None
+    restart_limit: RestartLimit | None = None
+    replicas: int = 1
     hostname: str = ""
     user: str = ""
     work_dir: str = ""
@@ -71,7 +74,8 @@ class RunAgent(_Params, frozen=True):
 
 class StopAgent(_Params, frozen=True):
     agent: str
-    timeout: float = 10.0
+    timeout: float | None = None
+    """Seconds; None: those of the package."""
 
 
 class KillAgent(_Params, frozen=True):
@@ -84,6 +88,23 @@ class RemoveAgent(_Params, frozen=True):
     force: bool = False
 
 
+class UpdateAgent(_Params, frozen=True):
+    agent: str
+    limits: LimitParams = LimitParams()
+    restart: str | None = None
+
+
+class OfReplica(_Params, frozen=True):
+    agent: str
+    replica: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """From 0; None: the first that runs."""
+
+
+class LogsOf(_Params, frozen=True):
+    agent: str
+    replica: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class StatsOf(_Params, frozen=True):
     agents: tuple[str, ...] | None = None
 
@@ -91,6 +112,7 @@ class StatsOf(_Params, frozen=True):
 class ExecInAgent(_Params, frozen=True):
     agent: str
     args: tuple[str, ...]
+    replica: Annotated[int, msgspec.Meta(ge=0)] | None = None
     env: dict[str, str] = {}
     user: str = ""
     work_dir: str = ""
@@ -102,6 +124,10 @@ class ExecInAgent(_Params, frozen=True):
 
 class StartExec(_Params, frozen=True):
     exec: str
+
+
+class OfVolume(_Params, frozen=True):
+    volume: str
 
 
 class WatchEvents(_Params, frozen=True):
@@ -123,12 +149,20 @@ CALLS: dict[str, type[_Params]] = {
     "agent.kill": KillAgent,
     "agent.remove": RemoveAgent,
     "agent.wait": OfAgent,
+    "agent.pause": OfAgent,
+    "agent.unpause": OfAgent,
+    "agent.update": UpdateAgent,
+    "agent.top": OfAgent,
+    "agent.root": OfReplica,
     "agent.attach": OfAgent,
-    "agent.logs": OfAgent,
+    "agent.logs": LogsOf,
     "agent.stats": StatsOf,
     "agent.exec": ExecInAgent,
     "exec.start": StartExec,
     "events.watch": WatchEvents,
+    "volume.list": Nothing,
+    "volume.inspect": OfVolume,
+    "volume.remove": OfVolume,
 }
 
 

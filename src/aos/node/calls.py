@@ -15,7 +15,10 @@ from aos.errors import AosError, FailedPrecondition, InvalidArgument, NotFound
 from aos.ids import SandboxId
 from aos.kernel import syscalls
 from aos.kernel.process.records import ProcessState
+from aos.node.hooks import check_host_hooks
+from aos.node.node import no_replica
 from aos.node.server import Answer
+from aos.node.volumes import used_by
 from aos.runtime.choice import AUTO, Choice
 from aos.runtime.spec import ProcessSpec
 
@@ -24,11 +27,12 @@ if TYPE_CHECKING:
 
     from aos.config import Config
     from aos.kernel.journal import Entry
-    from aos.kernel.process.records import Agent
+    from aos.kernel.process.records import Agent, ExitRecord, Process
     from aos.node.housekeeping import Housekeeping
     from aos.node.node import Node
     from aos.node.programs import PackagePrograms
     from aos.node.server import Caller
+    from aos.node.volumes import Volumes
     from aos.runtime.protocol import Stdio
     from aos.runtime.state import ExitStatus
 
@@ -47,12 +51,14 @@ class Calls:
         node: Node,
         programs: PackagePrograms,
         housekeeping: Housekeeping,
+        volumes: Volumes,
         config: Config,
         stop: Callable[[], None],
     ) -> None:
         self._node = node
         self._programs = programs
         self._housekeeping = housekeeping
+        self._volumes = volumes
         self._config = config
         self._stop = stop
         self._started_at = node.clock.now()
@@ -136,8 +142,15 @@ class Calls:
     # Agents.
 
     async def agent_run(self, call: syscalls.RunAgent) -> Answer:
-        program, restart = await self._programs.program(call)
+        program, restart, limit = await self._programs.program(call)
         self._node.runtime.check(program.runtime)
+        check_host_hooks(program, allow_host=self._config.allow_host_hooks)
+        if call.replicas != 1 and (call.stdin or call.terminal):
+            raise InvalidArgument(
+                "standard input and a terminal are one process's, several replicas have several",
+                code="replicas-attached",
+                hint="leave -i and -t away, or start one replica",
+            )
         if call.dry_run:
             spec = await self._programs.spec(program, call.hostname or call.name)
             return Answer({"spec": msgspec.to_builtins(spec, enc_hook=str)})
@@ -147,9 +160,10 @@ class Calls:
             name=call.name,
             restart=restart,
             remove=call.remove,
-            hostname=call.hostname,
             attach=call.attach,
             size=size,
+            replicas=call.replicas,
+            limit=limit,
         )
         result = {
             "agent": agent.id,
@@ -170,9 +184,12 @@ class Calls:
         process = self._node.machine.state.processes[agent.pid]
         return {
             **self._record(agent),
+            "restart_limit": msgspec.to_builtins(agent.limit),
+            "replica": [self._replica(agent, number) for number in range(len(agent.replicas))],
             "remove": agent.remove,
             "terminal": agent.program.terminal,
             "stop_signal": agent.program.stop_signal,
+            "stop_grace": agent.program.grace,
             "overrides": agent.program.overrides,
             "sandbox": process.sandbox,
             "log": str(self._node.log_of(agent.id)),
@@ -194,7 +211,7 @@ class Calls:
         return list(found.values())
 
     async def agent_stop(self, call: syscalls.StopAgent) -> dict[str, Any]:
-        if call.timeout < 0:
+        if call.timeout is not None and call.timeout < 0:
             raise InvalidArgument("a timeout cannot be negative", code="params-invalid")
         agent = self._node.machine.find(call.agent)
         waiting = asyncio.ensure_future(self._node.wait(agent.id))
@@ -231,16 +248,49 @@ class Calls:
     async def agent_wait(self, call: syscalls.OfAgent) -> dict[str, Any]:
         return {"exit": msgspec.to_builtins(await self._node.wait(call.agent))}
 
+    async def agent_pause(self, call: syscalls.OfAgent) -> dict[str, Any]:
+        await self._node.pause(self._node.machine.find(call.agent).id)
+        return {}
+
+    async def agent_unpause(self, call: syscalls.OfAgent) -> dict[str, Any]:
+        await self._node.unpause(self._node.machine.find(call.agent).id)
+        return {}
+
+    async def agent_update(self, call: syscalls.UpdateAgent) -> dict[str, Any]:
+        asked = msgspec.to_builtins(call.limits)
+        limits = {name: value for name, value in asked.items() if value is not None}
+        agent = self._node.machine.find(call.agent)
+        await self._node.update(agent.id, limits=limits or None, restart=call.restart)
+        return {}
+
+    async def agent_top(self, call: syscalls.OfAgent) -> list[dict[str, Any]]:
+        agent, _ = self._node.running(call.agent)
+        found = []
+        for number, replica in enumerate(agent.replicas):
+            process = self._node.machine.state.processes[replica.pid]
+            if process.state is ProcessState.RUNNING:
+                tasks = await self._node.runtime.processes(SandboxId(process.sandbox))
+                found += [{"replica": number, **msgspec.to_builtins(task)} for task in tasks]
+        return found
+
+    async def agent_root(self, call: syscalls.OfReplica) -> Answer:
+        _, process = self._node.running(call.agent, call.replica)
+        descriptor = await self._node.runtime.root(SandboxId(process.sandbox))
+        return Answer({"sandbox": process.sandbox}, [descriptor])
+
     async def agent_attach(self, call: syscalls.OfAgent) -> Answer:
         agent, process = self._node.running(call.agent)
         stdio = await self._node.runtime.attach(SandboxId(process.sandbox))
         return Answer({"terminal": agent.program.terminal}, _descriptors(stdio))
 
-    async def agent_logs(self, call: syscalls.OfAgent) -> Answer:
+    async def agent_logs(self, call: syscalls.LogsOf) -> Answer:
         agent = self._node.machine.find(call.agent)
-        process = self._node.machine.state.processes[agent.pid]
+        if call.replica >= len(agent.replicas):
+            raise no_replica(agent, call.replica)
+        process = self._node.machine.state.processes[agent.replicas[call.replica].pid]
         try:
-            descriptor = os.open(self._node.log_of(agent.id), os.O_RDONLY | os.O_CLOEXEC)
+            log = self._node.log_of(agent.id, call.replica)
+            descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise NotFound(
                 f"agent {agent.name} has no log",
@@ -248,21 +298,25 @@ class Calls:
                 hint=f"`aos inspect {agent.name}` has the last lines of its processes",
                 agent=agent.id,
             ) from error
-        return Answer({"running": process.state is ProcessState.RUNNING}, [descriptor])
+        running = process.state is ProcessState.RUNNING
+        return Answer({"running": running, "replicas": len(agent.replicas)}, [descriptor])
 
     async def agent_stats(self, call: syscalls.StatsOf) -> list[dict[str, Any]]:
         state = self._node.machine.state
         if call.agents is None:
-            chosen = [agent for agent in state.agents.values() if agent.state.can_exec()]
+            chosen = [agent for agent in state.agents.values() if agent.state.lives]
         else:
             chosen = [self._node.machine.find(text) for text in call.agents]
         found = []
         for agent in chosen:
-            try:
-                usage = await self._node.runtime.stats(SandboxId(state.processes[agent.pid].sandbox))
-            except NotFound:
-                continue
-            found.append({"agent": agent.id, "name": agent.name, "usage": msgspec.to_builtins(usage)})
+            for number, replica in enumerate(agent.replicas):
+                try:
+                    sandbox = SandboxId(state.processes[replica.pid].sandbox)
+                    usage = await self._node.runtime.stats(sandbox)
+                except NotFound:
+                    continue
+                name = agent.name if len(agent.replicas) == 1 else f"{agent.name}/{number + 1}"
+                found.append({"agent": agent.id, "name": name, "usage": msgspec.to_builtins(usage)})
         return found
 
     # Further processes in a sandbox.
@@ -270,7 +324,7 @@ class Calls:
     async def agent_exec(self, call: syscalls.ExecInAgent) -> Answer:
         if not call.args:
             raise InvalidArgument("there is no command to run", code="params-invalid")
-        agent, process = self._node.running(call.agent)
+        agent, process = self._node.running(call.agent, call.replica)
         sandbox = SandboxId(process.sandbox)
         spec = await self._programs.spec(agent.program, agent.name)
         made = await self._node.runtime.exec(
@@ -299,6 +353,19 @@ class Calls:
         status = await self._node.runtime.start_exec(sandbox, call.exec)
         return {"exit": _exit_of(status)}
 
+    # Volumes.
+
+    async def volume_list(self, _: syscalls.Nothing) -> list[dict[str, Any]]:
+        return [await self.volume_inspect(syscalls.OfVolume(volume=name)) for name in self._volumes.list()]
+
+    async def volume_inspect(self, call: syscalls.OfVolume) -> dict[str, Any]:
+        found = await self._volumes.inspect(call.volume)
+        return {**found, "agents": used_by(call.volume, self._node.machine.state.agents.values())}
+
+    async def volume_remove(self, call: syscalls.OfVolume) -> dict[str, Any]:
+        await self._volumes.remove(call.volume, self._node.machine.state.agents.values())
+        return {}
+
     # Events.
 
     async def events_watch(self, call: syscalls.WatchEvents, caller: Caller) -> Answer:
@@ -319,7 +386,9 @@ class Calls:
     # Words.
 
     def _record(self, agent: Agent) -> dict[str, Any]:
-        process = self._node.machine.state.processes[agent.pid]
+        processes = [self._node.machine.state.processes[pid] for pid in agent.pids]
+        running = [process for process in processes if process.state is ProcessState.RUNNING]
+        first = next(iter(running), processes[0])
         program = agent.program
         return {
             "agent": agent.id,
@@ -331,18 +400,56 @@ class Calls:
                 "version": program.package_version,
             },
             "status": agent.state.value,
-            "pid": agent.pid,
+            "pid": first.pid,
+            "replicas": len(agent.replicas),
+            "running": len(running),
+            "health": _health(running),
+            "ready": None
+            if program.readiness is None
+            else len(running) > 0 and all(p.ready for p in running),
             "created_at": agent.created_at,
-            "started_at": process.started_at,
+            "started_at": min((one.started_at or 0.0 for one in running), default=first.started_at),
             "finished_at": agent.finished_at,
-            "exit": msgspec.to_builtins(process.exit),
+            "exit": msgspec.to_builtins(_worst_exit(processes)),
+            "gave_up": agent.gave_up,
             "restart": agent.restart,
             "restarts": agent.restarts,
-            "runtime": self._node.runtime.name_of(SandboxId(process.sandbox))
+            "runtime": self._node.runtime.name_of(SandboxId(first.sandbox))
             or program.runtime
             or self._config.runtime,
             "command": list(program.command),
         }
+
+    def _replica(self, agent: Agent, number: int) -> dict[str, Any]:
+        replica = agent.replicas[number]
+        process = self._node.machine.state.processes[replica.pid]
+        probes = self._node.probes
+        return {
+            "pid": process.pid,
+            "state": process.state.value,
+            "sandbox": process.sandbox,
+            "started_at": process.started_at,
+            "restart_at": replica.restart_at,
+            "failures": replica.failures,
+            "log": str(self._node.log_of(agent.id, number)),
+            **{
+                kind: {"status": status, "answers": msgspec.to_builtins(probes.answers(process.pid, kind))}
+                for kind, status in (("health", process.health), ("readiness", process.ready))
+                if status not in ("", None)
+            },
+        }
+
+
+def _health(running: list[Process]) -> str:
+    """The worst of them; empty when nothing asks."""
+    known = {process.health for process in running}
+    return next((word for word in ("unhealthy", "starting", "healthy") if word in known), "")
+
+
+def _worst_exit(processes: list[Process]) -> ExitRecord | None:
+    """Of the first that failed, or of the first that has ended."""
+    exits = [process.exit for process in processes if process.exit is not None]
+    return next((exit for exit in exits if exit.failed), exits[0] if exits else None)
 
 
 def _exit_of(status: ExitStatus) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from aos.errors import AlreadyExists, AosError, FailedPrecondition, Internal
+from aos.node.adoption import adopt
 from aos.node.calls import Calls
 from aos.node.housekeeping import BuildCache, Housekeeping
 from aos.node.node import Node
@@ -23,7 +25,6 @@ from aos.node.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from aos.clock import Clock
     from aos.config import Config
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     from aos.ids import IdSource
     from aos.kernel.journal import Journal
     from aos.node.programs import PackagePrograms
+    from aos.node.volumes import Volumes
     from aos.registry.protocol import PackageRegistry
     from aos.runtime.facade import RuntimeFacade
 
-__all__ = ["Ready", "already_running", "prepare", "serve", "single_instance"]
+__all__ = ["Ready", "already_running", "boot_id", "prepare", "serve", "single_instance"]
 
 log = logging.getLogger("aosd")
 
@@ -73,6 +75,11 @@ def prepare(config: Config, *, foreground: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
+
+
+def boot_id() -> str:
+    """What tells this boot of the host from every other."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @contextlib.contextmanager
@@ -147,8 +154,10 @@ async def serve(
     content: ContentStore,
     registry: PackageRegistry,
     builds: BuildCache,
+    volumes: Volumes,
     clock: Clock,
     ids: IdSource,
+    boot: str,
     ready: Ready,
 ) -> None:
     """Adopt what runs, then answer calls until SIGTERM, SIGINT or `node.stop`. Agents live on."""
@@ -159,12 +168,20 @@ async def serve(
     logs = config.root / "logs"
     logs.mkdir(mode=0o700, exist_ok=True)
     async with Node(
-        runtime=runtime, journal=journal, programs=programs, logs=logs, clock=clock, ids=ids
+        runtime=runtime,
+        journal=journal,
+        programs=programs,
+        logs=logs,
+        clock=clock,
+        ids=ids,
+        boot=boot,
+        allow_host_hooks=config.allow_host_hooks,
     ) as node:
-        await node.adopt()
+        await adopt(node)
+        node.start(volumes.sweep(), "sweep volumes")
         housekeeping = Housekeeping(node, content, registry, builds, config.root)
         with _listening(config) as listening:
-            calls = Calls(node, programs, housekeeping, config, stop.set)
+            calls = Calls(node, programs, housekeeping, volumes, config, stop.set)
             server = asyncio.create_task(Server(listening, calls).run(), name="server")
             gc.collect()
             gc.freeze()  # what the start made stays: the collector need not look at it again

@@ -4,53 +4,64 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from aos.errors import InvalidArgument
+from aos.kernel.process.health import Hook, Probe
 from aos.kernel.process.records import Program
+from aos.kernel.process.restart import RestartLimit, parse_restart
 from aos.oci.digest import Digest
 from aos.package import load_package
 from aos.runtime.spec import Limits, Mount
 from aos.runtime.to_agent_spec import Overrides, to_agent_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aos.content.store import ContentStore
     from aos.kernel.syscalls import RunAgent
+    from aos.node.volumes import Volumes
     from aos.package import Package
     from aos.registry.protocol import PackageRegistry
     from aos.runtime.spec import AgentSpec, NetworkMode
 
 __all__ = ["PackagePrograms"]
 
+_TRANSIENT = (
+    *("reference", "name", "attach", "remove", "dry_run", "rows", "columns"),
+    *("restart", "restart_limit", "replicas"),
+)
+"""What a call says of the agent, not of its sandboxes."""
 _KEPT = 64
 """Packages whose facts stay in memory."""
 
 
 class PackagePrograms:
-    def __init__(self, content: ContentStore, registry: PackageRegistry) -> None:
+    def __init__(self, content: ContentStore, registry: PackageRegistry, volumes: Volumes) -> None:
         self._content = content
         self._registry = registry
+        self._volumes = volumes
         self._packages: OrderedDict[Digest, Package] = OrderedDict()
 
-    async def program(self, call: RunAgent) -> tuple[Program, str]:
-        """What `agent.run` asked for, with its reference resolved once; and the restart policy."""
+    async def program(self, call: RunAgent) -> tuple[Program, str, RestartLimit | None]:
+        """What `agent.run` asked for, with its reference resolved once; its restart policy, and the policy's limit."""
         digest = await asyncio.to_thread(self._registry.resolve, call.reference)
         package = await self._package(digest)
         overrides = msgspec.to_builtins(call)
-        for transient in ("reference", "name", "attach", "remove", "dry_run", "rows", "columns", "restart"):
+        for transient in _TRANSIENT:
             overrides.pop(transient)
         # Who leaves a terminal may come back to it; the end of a pipe is the end of the input.
         overrides["leave_stdin_open"] = call.stdin and call.terminal
-        spec = to_agent_spec(package, _overrides(overrides, ""))
+        spec = to_agent_spec(package, self._overrides(overrides, ""))
         _check_network(spec.network)
-        restart = call.restart or (package.definition or {}).get("restart") or "never"
-        if restart not in ("never", "on-failure"):
-            raise InvalidArgument(
-                f"no restart policy {restart!r}", code="restart-unknown", hint="never, on-failure"
-            )
+        definition = package.definition or {}
+        restart = call.restart or definition.get("restart") or "never"
+        parse_restart(restart)
+        limit = call.restart_limit
+        if limit is None and call.restart is None and "restart_limit" in definition:
+            limit = msgspec.convert(definition["restart_limit"], RestartLimit)
         return (
             Program(
                 reference=call.reference,
@@ -62,13 +73,15 @@ class PackagePrograms:
                 overrides=overrides,
                 stop_signal=package.image.stop_signal.removeprefix("SIG") or "TERM",
                 terminal=call.terminal,
+                **_lifecycle(definition),
             ),
             restart,
+            limit,
         )
 
     async def spec(self, program: Program, hostname: str) -> AgentSpec:
         package = await self._package(Digest(program.digest))
-        return to_agent_spec(package, _overrides(program.overrides, hostname))
+        return to_agent_spec(package, self._overrides(program.overrides, hostname))
 
     async def _package(self, digest: Digest) -> Package:
         found = self._packages.get(digest)
@@ -80,29 +93,52 @@ class PackagePrograms:
         self._packages.move_to_end(digest)
         return found
 
+    def _overrides(self, raw: dict[str, Any], hostname: str) -> Overrides:
+        """From the call's words, as the journal keeps them."""
+        limits = raw.get("limits") or {}
+        args, entrypoint = raw.get("args"), raw.get("entrypoint")
+        return Overrides(
+            args=None if args is None else tuple(args),
+            entrypoint=None if entrypoint is None else tuple(entrypoint),
+            env=tuple((raw.get("env") or {}).items()),
+            mounts=tuple(
+                Mount(
+                    "bind",
+                    one["target"],
+                    self._volumes.source(one["source"]),
+                    one.get("read_only", False),
+                )
+                for one in raw.get("mounts") or ()
+            ),
+            limits=Limits(limits.get("memory"), limits.get("cpus"), limits.get("pids")),
+            network=cast("NetworkMode | None", raw.get("network")),
+            runtime=raw.get("runtime") or "",
+            hostname=raw.get("hostname") or hostname,
+            user=raw.get("user") or "",
+            work_dir=raw.get("work_dir") or "",
+            terminal=bool(raw.get("terminal")),
+            stdin=bool(raw.get("stdin")),
+            leave_stdin_open=bool(raw.get("leave_stdin_open")),
+        )
 
-def _overrides(raw: dict[str, Any], hostname: str) -> Overrides:
-    """From the call's words, as the journal keeps them."""
-    limits = raw.get("limits") or {}
-    args, entrypoint = raw.get("args"), raw.get("entrypoint")
-    return Overrides(
-        args=None if args is None else tuple(args),
-        entrypoint=None if entrypoint is None else tuple(entrypoint),
-        env=tuple((raw.get("env") or {}).items()),
-        mounts=tuple(
-            Mount("bind", one["target"], Path(one["source"]), one.get("read_only", False))
-            for one in raw.get("mounts") or ()
-        ),
-        limits=Limits(limits.get("memory"), limits.get("cpus"), limits.get("pids")),
-        network=cast("NetworkMode | None", raw.get("network")),
-        runtime=raw.get("runtime") or "",
-        hostname=raw.get("hostname") or hostname,
-        user=raw.get("user") or "",
-        work_dir=raw.get("work_dir") or "",
-        terminal=bool(raw.get("terminal")),
-        stdin=bool(raw.get("stdin")),
-        leave_stdin_open=bool(raw.get("leave_stdin_open")),
-    )
+
+def _lifecycle(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """What a definition says of a program's life; InvalidArgument `package-invalid` for what is damaged."""
+    try:
+        found: dict[str, Any] = {
+            name: msgspec.convert(definition[name], Probe, strict=False)
+            for name in ("health", "readiness")
+            if name in definition
+        }
+        if "hooks" in definition:
+            found["hooks"] = msgspec.convert(definition["hooks"], dict[str, tuple[Hook, ...]])
+        if "stop_grace" in definition:
+            found["grace"] = float(definition["stop_grace"])
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise InvalidArgument(
+            f"the package's definition is damaged: {error}", code="package-invalid", hint="build it again"
+        ) from error
+    return found
 
 
 def _check_network(mode: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.protocol import Exec, Isolation, Runtime, RuntimeInfo, Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
-    from aos.runtime.state import ExitStatus, Sandbox, Usage
+    from aos.runtime.state import ExitStatus, ProcessInfo, Sandbox, Usage
 
 __all__ = ["RuntimeFacade"]
 
@@ -113,6 +113,12 @@ class RuntimeFacade:
 
     async def stats(self, id: SandboxId) -> Usage:
         return await (await self._find(id)).stats(id)
+
+    async def processes(self, id: SandboxId) -> list[ProcessInfo]:
+        return await (await self._find(id)).processes(id)
+
+    async def root(self, id: SandboxId) -> int:
+        return await (await self._find(id)).root(id)
 
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
         await (await self._find(id)).checkpoint(id, image, leave_running=leave_running)

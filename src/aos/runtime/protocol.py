@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from aos.ids import SandboxId
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
-    from aos.runtime.state import ExitStatus, Sandbox, Usage
+    from aos.runtime.state import ExitStatus, ProcessInfo, Sandbox, Usage
 
 __all__ = ["Exec", "Isolation", "Runtime", "RuntimeInfo", "Stdio"]
 
@@ -45,7 +45,7 @@ class RuntimeInfo:
     name: str
     version: str
     capabilities: frozenset[str]
-    """Among: attach, exec, logs, limits, pause, update, checkpoint, restore, terminal, stats."""
+    """Among: attach, copy, top, exec, logs, limits, pause, update, checkpoint, restore, terminal, stats."""
     detail: Mapping[str, str]
     """For people: paths and versions of the tools behind it, and its limits."""
     isolation: Isolation = "namespaces"
@@ -119,6 +119,15 @@ class Runtime(Protocol):
         ...
 
     async def stats(self, id: SandboxId) -> Usage: ...
+
+    async def processes(self, id: SandboxId) -> list[ProcessInfo]:
+        """What runs in it, the entrypoint first."""
+        ...
+
+    async def root(self, id: SandboxId) -> int:
+        """A descriptor (O_PATH) of its root directory, as its processes see it with all their mounts. Links in it may
+        lead anywhere: whoever walks from it resolves inside of it (openat2, RESOLVE_IN_ROOT)."""
+        ...
 
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
         """Write what its processes are into the directory `image`, which is made. A paused sandbox stays paused; one that

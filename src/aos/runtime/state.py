@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from aos.ids import SandboxId
 
-__all__ = ["Cause", "ExitStatus", "Sandbox", "SandboxState", "Usage"]
+__all__ = ["Cause", "ExitStatus", "ProcessInfo", "Sandbox", "SandboxState", "Usage"]
 
 Cause = Literal["exited", "signaled", "oom", "limit", "policy", "lost"]
 
@@ -27,7 +27,8 @@ class SandboxState(enum.Enum):
         return self is SandboxState.CREATED
 
     def can_exec(self) -> bool:
-        return self is SandboxState.RUNNING
+        """In one that is created, too: what prepares it runs before its entrypoint does."""
+        return self in (SandboxState.CREATED, SandboxState.RUNNING)
 
     def can_signal(self) -> bool:
         return self in (SandboxState.CREATED, SandboxState.RUNNING, SandboxState.PAUSED)
@@ -59,6 +60,21 @@ class Usage:
     pids: int | None = None
     read_bytes: int | None = None
     written_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """One process of a sandbox, as the sandbox numbers it."""
+
+    pid: int
+    ppid: int
+    user: str
+    """Its number in the sandbox."""
+    started_at: float
+    """Seconds since the epoch."""
+    cpu_seconds: float
+    memory_bytes: int
+    command: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -426,9 +426,36 @@ class RuntimeConformance:
             assert (await self.execute(runtime, id, ProcessSpec(kit.command("exit", "2")))).status.code == 2
 
     @case
-    async def test_exec_needs_a_running_sandbox(self, kit: Kit) -> None:
+    async def test_exec_before_the_entrypoint_runs(self, kit: Kit) -> None:
+        """What prepares a sandbox (`preStart` hooks) runs in it before it starts."""
         runtime = kit.make()
-        async with self.created(runtime, self.spec(kit, "sleep")) as id:
+        async with self.created(runtime, self.spec(kit, "print", "late", "")) as id:
+            run = await self.execute(runtime, id, ProcessSpec(kit.command("print", "early", "")))
+            assert (run.status.code, run.out) == (0, b"early\n")
+            assert await self.state(runtime, id) is SandboxState.CREATED
+            await runtime.start(id)
+            assert (await runtime.wait(id)).code == 0
+
+    @case
+    async def test_an_exec_that_is_cut_off_ends(self, kit: Kit) -> None:
+        runtime = kit.make()
+        async with self.running(runtime, self.spec(kit, "sleep")) as id:
+            made = await runtime.exec(id, ProcessSpec(kit.command("sleep")), attach=True)
+            assert made.stdio is not None
+            with socket.socket(fileno=made.stdio.socket) as stream:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await runtime.start_exec(id, made.id)
+                stream.settimeout(5)
+                while await asyncio.to_thread(stream.recv, 8193):
+                    pass  # the end of its streams: nothing of it holds them any more
+            assert await self.state(runtime, id) is SandboxState.RUNNING
+
+    @case
+    async def test_exec_needs_a_sandbox_that_has_not_ended(self, kit: Kit) -> None:
+        runtime = kit.make()
+        async with self.running(runtime, self.spec(kit, "exit", "0")) as id:
+            await runtime.wait(id)
             with pytest.raises(FailedPrecondition) as refused:
                 await runtime.exec(id, ProcessSpec(kit.command("exit", "0")), attach=False)
             assert refused.value.code == "sandbox-state"

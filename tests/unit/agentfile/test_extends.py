@@ -302,6 +302,18 @@ def test_a_package_gives_its_image_and_its_settings(write: Any) -> None:
     )
 
 
+def test_a_package_gives_the_life_of_its_agents(write: Any) -> None:
+    life = (
+        "restart: {policy: always, limit: {restarts: 5, within: 60}}\nstopGracePeriod: 3\n"
+        "health: {exec: [check, a_b], startPeriod: 1}\nreadiness: {tcp: 80}\n"
+        "hooks: {preStart: {exec: x, onFailure: ignore}, postStop: {exec: z, where: host}}\n"
+    )
+    parent = loads((BASE.replace("restart: on-failure\n", "") + life).encode())
+    child = load(write(child=NAMED + "extends: base:1\n"), parents=packages(parent.to_json()))
+    for name in ("restart", "restart_limit", "stop_grace", "health", "readiness", "hooks"):
+        assert getattr(child, name) == getattr(parent, name)
+
+
 def test_a_file_may_extend_a_package_and_be_extended(write: Any) -> None:
     parents = packages(loads(BASE.encode()).to_json())
     write(mid=HEAD + "extends: base:1\nsteps: [plugin: git]\n")

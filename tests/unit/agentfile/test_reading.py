@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aos.agentfile import AgentfileError, json_schema, load, loads, starting_files
-from aos.agentfile.definition import Copy, Definition, Install, Plugin, Run
+from aos.agentfile.definition import (
+    Copy,
+    Definition,
+    Hook,
+    HttpProbe,
+    Install,
+    Plugin,
+    Probe,
+    RestartLimit,
+    Run,
+)
 from aos.errors import InvalidArgument, NotFound
 
 HEAD = "apiVersion: aos.io/v1\nkind: AgentPackage\nmetadata: {name: it, version: 1.0.0}\n"
@@ -74,6 +84,37 @@ restart: on-failure
     assert definition.config.env == (("B", "x"), ("A", "z"))
 
 
+def test_what_an_agent_s_life_is_like() -> None:
+    definition = loads(
+        HEAD.encode()
+        + b"""
+from: scratch
+restart: {policy: "on-failure:4", limit: {restarts: 5, within: 1m30s}}
+stopGracePeriod: 2.5
+health: {http: {port: 8080, path: /healthz}, interval: 500ms, retries: 2, startPeriod: 10s, onFailure: none}
+readiness: {tcp: 8080, timeout: 1}
+hooks:
+  preStart: {exec: "./migrate", user: app}
+  preStop: [{exec: [drain, ""], timeout: 5s}, {exec: note, where: host}]
+"""
+    )
+    assert (definition.restart, definition.restart_limit) == ("on-failure:4", RestartLimit(5, 90.0))
+    assert definition.stop_grace == 2.5
+    assert definition.health == Probe(
+        http=HttpProbe(8080, "/healthz"), interval=0.5, retries=2, start_period=10.0, on_failure="none"
+    )
+    assert definition.readiness == Probe(tcp=8080, timeout=1.0)
+    assert definition.hooks.pre_start == (Hook(("/bin/sh", "-c", "./migrate"), user="app"),)
+    assert definition.hooks.pre_stop == (
+        Hook(("drain", ""), timeout=5.0, on_failure="ignore"),
+        Hook(("/bin/sh", "-c", "note"), where="host", on_failure="ignore"),
+    )
+    raw = json.loads(json.dumps(definition.to_json()))
+    assert Definition.from_json(raw).to_json() == definition.to_json()
+    assert Definition.from_json(raw).hooks == definition.hooks
+    assert Definition.from_json(raw).health == definition.health
+
+
 def test_json_is_an_agentfile_too_and_key_order_does_not_matter() -> None:
     fields: dict[str, Any] = {
         "apiVersion": "aos.io/v1",
@@ -115,10 +156,33 @@ def test_json_is_an_agentfile_too_and_key_order_does_not_matter() -> None:
         ("from: scratch\nresources: {memory: 12Q}", (5, 21), "agentfile-invalid", "512Mi"),
         ("from: scratch\nresources: {memory: 1k}", (5, 21), "agentfile-invalid", "at least"),
         ("from: scratch\nresources: {pids: 0}", (5, 19), "agentfile-invalid", "at least 1"),
-        ("from: scratch\nrestart: always", (5, 10), "not-yet-supported", "always"),
+        ("from: scratch\nrestart: sometimes", (5, 10), "agentfile-invalid", "on-failure:5"),
+        ("from: scratch\nrestart: always:5", (5, 10), "agentfile-invalid", "on-failure:5"),
+        ("from: scratch\nrestart: on-failure:0", (5, 10), "agentfile-invalid", "on-failure:5"),
+        (
+            "from: scratch\nrestart: {policy: always, limit: {restarts: 3}}",
+            (5, 34),
+            "missing-field",
+            "within",
+        ),
+        ("from: scratch\nstopGracePeriod: soon", (5, 18), "agentfile-invalid", "1m30s"),
         ("from: scratch\nnetwork: bridge", (5, 10), "not-yet-supported", "bridge"),
         ("from: scratch\nextends: ./base", (5, 10), "extends-not-found", "there is no base"),
-        ("from: scratch\nhealth: {x: 1}", (5, 9), "not-yet-supported", "health"),
+        ("from: scratch\nhealth: {x: 1}", (5, 10), "unknown-field", "tcp"),
+        ("from: scratch\nhealth: {}", (5, 9), "agentfile-invalid", "exactly one way"),
+        ("from: scratch\nhealth: {tcp: 1, exec: x}", (5, 9), "agentfile-invalid", "exactly one way"),
+        ("from: scratch\nhealth: {tcp: 70000}", (5, 15), "agentfile-invalid", "at most 65535"),
+        ("from: scratch\nhealth: {http: {port: 1, path: x}}", (5, 32), "agentfile-invalid", "begin with '/'"),
+        ("from: scratch\nhealth: {tcp: 1, interval: 0}", (5, 28), "agentfile-invalid", "at least 0.1"),
+        ("from: scratch\nreadiness: {tcp: 1, onFailure: none}", (5, 21), "unknown-field", "tcp"),
+        ("from: scratch\nhooks: {preStrat: {exec: x}}", (5, 9), "unknown-field", "'preStart'"),
+        ("from: scratch\nhooks: {postStop: {exec: x}}", (5, 19), "agentfile-invalid", "where: host"),
+        (
+            "from: scratch\nhooks: {preStop: {exec: x, onFailure: fail}}",
+            (5, 39),
+            "agentfile-invalid",
+            "nothing is left",
+        ),
         ("steps: [{run: x}]", (4, 8), "missing-field", "'from'"),
     ],
 )

@@ -4,8 +4,12 @@ again after a crash, so each is idempotent."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Discard", "Effect", "Erase", "Launch", "Signal", "Terminate", "Wake"]
+if TYPE_CHECKING:
+    from aos.kernel.process.records import Program
+
+__all__ = ["Discard", "Effect", "Erase", "Freeze", "Launch", "Signal", "Terminate", "Thaw", "Wake"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +27,22 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """The stop signal, `grace` seconds, then SIGKILL for everything."""
+    """The stop signal, `grace` seconds, then SIGKILL for everything; also for what is paused."""
 
     pid: int
     grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Pause its sandbox."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class Wake:
 
     agent: str
     at: float
+    replica: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +63,12 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Delete what is kept of an agent that has been removed: its log."""
+    """Delete all that is left of an agent that has been removed: its sandboxes, its log."""
 
     agent: str
+    name: str
+    sandboxes: tuple[str, ...]
+    program: Program
 
 
-Effect = Launch | Signal | Terminate | Wake | Discard | Erase
+Effect = Launch | Signal | Terminate | Freeze | Thaw | Wake | Discard | Erase

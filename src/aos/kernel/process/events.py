@@ -5,18 +5,29 @@ Fields may be added with a default; a meaning never changes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from aos.kernel.process.records import ExitRecord, Program  # noqa: TC001 - msgspec reads the types
+from aos.kernel.process.restart import RestartLimit  # noqa: TC001
 
 __all__ = [
     "AgentCreated",
+    "AgentPaused",
     "AgentRemoved",
+    "AgentUnpaused",
+    "AgentUpdated",
     "Event",
+    "GaveUp",
+    "HealthChanged",
+    "NodeBooted",
+    "ProcessCondemned",
     "ProcessExited",
     "ProcessSignaled",
     "ProcessSpawned",
     "ProcessStarted",
+    "ReadinessChanged",
     "RemovalRequested",
     "RestartScheduled",
     "StopRequested",
@@ -34,6 +45,8 @@ class AgentCreated(_Event, frozen=True, kw_only=True, tag="agent.created"):
     program: Program
     restart: str
     remove: bool
+    replicas: int = 1
+    limit: RestartLimit | None = None
 
 
 class ProcessSpawned(_Event, frozen=True, kw_only=True, tag="process.spawned"):
@@ -41,6 +54,7 @@ class ProcessSpawned(_Event, frozen=True, kw_only=True, tag="process.spawned"):
 
     pid: int
     sandbox: str
+    replica: int = 0
 
 
 class ProcessStarted(_Event, frozen=True, kw_only=True, tag="process.started"):
@@ -57,8 +71,53 @@ class ProcessExited(_Event, frozen=True, kw_only=True, tag="process.exited"):
     exit: ExitRecord
 
 
+class ProcessCondemned(_Event, frozen=True, kw_only=True, tag="process.condemned"):
+    """The kernel itself ends it."""
+
+    pid: int
+    cause: str
+    """`health` or `policy`."""
+    detail: str
+
+
+class HealthChanged(_Event, frozen=True, kw_only=True, tag="process.health"):
+    pid: int
+    status: str
+    """starting, healthy or unhealthy."""
+    detail: str = ""
+
+
+class ReadinessChanged(_Event, frozen=True, kw_only=True, tag="process.readiness"):
+    pid: int
+    ready: bool
+    detail: str = ""
+
+
 class RestartScheduled(_Event, frozen=True, kw_only=True, tag="agent.restart-scheduled"):
     due: float
+    replica: int = 0
+
+
+class GaveUp(_Event, frozen=True, kw_only=True, tag="agent.gave-up"):
+    """It is not started again although its policy says so."""
+
+    reason: str
+
+
+class AgentPaused(_Event, frozen=True, kw_only=True, tag="agent.paused"):
+    pass
+
+
+class AgentUnpaused(_Event, frozen=True, kw_only=True, tag="agent.unpaused"):
+    pass
+
+
+class AgentUpdated(_Event, frozen=True, kw_only=True, tag="agent.updated"):
+    """What is None stays as it is."""
+
+    limits: dict[str, Any] | None = None
+    """All of those that were given at its start or since."""
+    restart: str | None = None
 
 
 class StopRequested(_Event, frozen=True, kw_only=True, tag="agent.stop-requested"):
@@ -74,14 +133,29 @@ class AgentRemoved(_Event, frozen=True, kw_only=True, tag="agent.removed"):
     pass
 
 
+class NodeBooted(_Event, frozen=True, kw_only=True, tag="node.booted"):
+    """The host has booted since the event before; of no agent."""
+
+    boot: str
+    """The kernel's boot id."""
+
+
 Event = (
     AgentCreated
     | ProcessSpawned
     | ProcessStarted
     | ProcessSignaled
     | ProcessExited
+    | ProcessCondemned
+    | HealthChanged
+    | ReadinessChanged
     | RestartScheduled
+    | GaveUp
+    | AgentPaused
+    | AgentUnpaused
+    | AgentUpdated
     | StopRequested
     | RemovalRequested
     | AgentRemoved
+    | NodeBooted
 )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Never
 from aos import errors
 from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument, NotFound
 from aos.runtime.protocol import Exec, RuntimeInfo, Stdio
-from aos.runtime.state import ExitStatus, Sandbox, SandboxState, Usage
+from aos.runtime.state import ExitStatus, ProcessInfo, Sandbox, SandboxState, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -272,10 +272,13 @@ class MemoryRuntime:
             process.close()
             raise
         running = asyncio.create_task(self._run(process))
-        await asyncio.wait({running, held.ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
+        try:
+            await asyncio.wait({running, held.ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = running.done()
             running.cancel()
             await asyncio.wait([running])
+        if not ended:
             return ExitStatus("signaled", signal=signal.SIGKILL, finished_at=self._clock.now())
         return running.result()
 
@@ -290,6 +293,16 @@ class MemoryRuntime:
 
     async def stats(self, id: SandboxId) -> Usage:
         return self._held(id).process.usage
+
+    async def processes(self, id: SandboxId) -> list[ProcessInfo]:
+        held = self._held(id)
+        if held.state is SandboxState.STOPPED:
+            raise _wrong_state(id, held.state, "look into")
+        command = " ".join(held.spec.process.args)
+        return [ProcessInfo(1, 0, "0", self._clock.now(), 0.0, 0, command)]
+
+    async def root(self, id: SandboxId) -> int:
+        _lacks("show the files of")
 
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
         _lacks("checkpoint")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from aos.runtime.backends.supervised.execs import Execs
 from aos.runtime.backends.supervised.failures import failure, refused_limits
 from aos.runtime.backends.supervised.host import Host, wrong_state
 from aos.runtime.backends.supervised.making import Making
+from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import Record, read_status, remove_tree
 from aos.runtime.backends.supervised.removal import Removal
 from aos.runtime.backends.supervised.versions import installed_version
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.supervised.tool import Tool
     from aos.runtime.protocol import Exec, Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
-    from aos.runtime.state import ExitStatus, Usage
+    from aos.runtime.state import ExitStatus, ProcessInfo, Usage
 
 __all__ = ["SupervisedRuntime"]
 
@@ -128,6 +130,33 @@ class SupervisedRuntime:
     async def stats(self, id: SandboxId) -> Usage:
         status = read_status(self._host.directory(id))
         return status.usage if status is not None else self._host.cgroups.usage(self._host.group(id))
+
+    async def processes(self, id: SandboxId) -> list[ProcessInfo]:
+        self._on_the_host(id, "tell the processes of")
+        pids = await asyncio.to_thread(self._host.cgroups.pids, self._host.group(id))
+        return read_processes(pids)
+
+    async def root(self, id: SandboxId) -> int:
+        pid = self._on_the_host(id, "show the files of")
+        try:
+            return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise wrong_state(id, SandboxState.STOPPED, "look into") from error
+
+    def _on_the_host(self, id: SandboxId, what: str) -> int:
+        """The pid of its entrypoint, where this kernel runs it; NotImplemented where another does."""
+        tool, state = self._host.tool, self._host.state(id)
+        if not tool.own_group:
+            raise errors.NotImplemented(
+                f"the {tool.backend} backend cannot {what} a sandbox",
+                code="capability-missing",
+                hint="use a command of its own: `aos exec`",
+                backend=tool.backend,
+            )
+        pid = self._host.pid(id)
+        if pid is None or not state.can_signal():
+            raise wrong_state(id, state, "look into")
+        return pid
 
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
         self._needs("checkpoint")

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from aos.content.tree import LayerTree
 from aos.errors import NotFound
 from aos.runtime.backends.supervised.conmon import (
+    PIDFILE,
     Conmon,
     connect_stdio,
     decode_exit,
@@ -29,8 +31,6 @@ from aos.runtime.state import ExitStatus
 from aos.runtime.users import resolve_user
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.ending import Ends
     from aos.runtime.backends.supervised.host import Host
@@ -113,6 +113,9 @@ class Execs:
                 return ExitStatus("lost", finished_at=time.time(), detail="the sandbox ended under it")
             code, signum = decode_exit(written[0])
             return ExitStatus("exited" if signum is None else "signaled", code, signum, written[1])
+        except asyncio.CancelledError:
+            _kill(bundle, pidfd)
+            raise
         finally:
             os.close(pidfd)
             reap(conmon.pid)
@@ -134,3 +137,19 @@ class Execs:
             ended.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ended
+
+
+def _kill(bundle: Path, conmon: int) -> None:
+    """End an exec that nobody waits for any more: its process with its descendants, and its conmon (a pidfd)."""
+    with contextlib.suppress(OSError, ValueError):
+        _kill_tree(int((bundle / PIDFILE).read_text()))
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(conmon, signal.SIGKILL)
+
+
+def _kill_tree(pid: int) -> None:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(pid, signal.SIGKILL)
+    for child in children:
+        with contextlib.suppress(OSError):
+            _kill_tree(int(child))
