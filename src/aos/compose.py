@@ -533,11 +533,8 @@ def serve_node(*, ready: int | None = None) -> None:
         with single_instance(config):
             content = content_store(config)
             registry = local_registry(config, content)
-<<<<<<< HEAD
             backends = runtime(config, content)
-=======
             volumes = Volumes(config.root / "volumes")
->>>>>>> origin/next
             journal = SqliteJournal(config.root / "node" / "journal.sqlite3")
             try:
                 asyncio.run(
@@ -548,11 +545,8 @@ def serve_node(*, ready: int | None = None) -> None:
                         programs=PackagePrograms(content, registry, volumes),
                         content=content,
                         registry=registry,
-<<<<<<< HEAD
                         builds=_BuildCache(config.root / "build", content, backends),
-=======
                         volumes=volumes,
->>>>>>> origin/next
                         clock=SystemClock(),
                         ids=RandomIds(),
                         boot=boot_id(),
