@@ -291,3 +291,20 @@ def test_debian_packages_are_locked_kept_and_installed_without_a_network(
         assert diff_ids[0] == diff_ids[1]
     finally:
         shutil.rmtree(made.root.parent)
+
+
+def test_what_pip_installs_has_byte_code_that_is_the_same_every_time(python: Python, context: Path) -> None:
+    """It is believed by the hash of the source: a step that patches a module is not overruled."""
+    patch = "f=$(python3 -c 'import one; print(one.__file__)') && sed -i s/1.0/patched/ $f"
+    _agentfile(context, steps=[{"install": {"pip": ["one"]}}])
+    python.build(context, "--no-cache", "-t", "first:1")
+    python.build(context, "--no-cache", "-t", "second:1")
+    diff_ids = [
+        [layer["diff_id"] for layer in python.aos("packages", "inspect", name, "-o", "json").json["layers"]]
+        for name in ("first:1", "second:1")
+    ]
+    assert diff_ids[0] == diff_ids[1]
+    compiled = [path.name for path in python.unpack(context).rglob("__pycache__/*")]
+    assert sorted(name.partition(".")[0] for name in compiled) == ["one", "two"]
+    _agentfile(context, steps=[{"install": {"pip": ["one"]}}, {"run": patch}, SHOW])
+    assert (python.unpack(context) / "one").read_text() == "patched\n"
