@@ -66,6 +66,9 @@ def test_a_cold_machine_with_an_imported_cache_executes_nothing(
     assert "exported 6 results" in first.err
     again = builder.build(context, "--cache-to", tmp_path / "cache")
     assert "exported 0 results" in again.err, "only what is not there yet"
+    plan = cold("build", "--plan=json", "--cache-from", tmp_path / "cache", context).json
+    assert {vertex["state"] for vertex in plan["vertices"]} == {"cached"}
+    assert list((cold.root / "content/blobs/sha256").iterdir()) == [], "a plan copies nothing"
     built = cold("build", "--progress", "plain", "--cache-from", tmp_path / "cache", context)
     assert built.out == first.out
     assert built.err.count(": cached") == 6

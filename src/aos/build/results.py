@@ -71,18 +71,22 @@ class Results:
         return state
 
     def walk(self) -> None:
-        """Go through the plan as far as earlier builds have been; have here what the package needs of it."""
-        while True:
-            for vertex in self.plan.vertices:
-                known = vertex.index in self.states or self.lookup.forced(vertex)
-                if not known and all(parent in self.states for parent in vertex.parents):
-                    self.find(vertex)
-            if not self.complete:
-                return
+        """Go through the plan as far as earlier builds have been."""
+        for vertex in self.plan.vertices:
+            known = vertex.index in self.states or self.lookup.forced(vertex)
+            if not known and all(parent in self.states for parent in vertex.parents):
+                self.find(vertex)
+
+    def ready(self) -> bool:
+        """Have the package's layers here; False when something must be executed first."""
+        while self.complete:
             try:
-                return self.lookup.fetch([self.final])
+                self.lookup.fetch([self.final])
+                return True
             except DataLoss as error:
                 self.disown(error)
+                self.walk()
+        return False
 
     def disown(self, error: DataLoss) -> None:
         """Give up a result whose layer is not what it was; raise `error` when that is not the cache's."""

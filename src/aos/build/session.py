@@ -46,7 +46,7 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
     Raise what steps, bases and inputs raise, and ResourceExhausted (`disk-full`).
     """
     with open_session(request, services, progress) as session, session.remembered():
-        if not session.results.complete:
+        if not session.results.ready():
             await session.execute()
         return session.finish()
 
@@ -61,7 +61,7 @@ def build_blocking(request: BuildRequest, services: BuildServices, progress: Pro
         open_session(request, services, progress) as session,
         session.remembered(),
     ):
-        if not session.results.complete:
+        if not session.results.ready():
             run_interruptibly(session.execute)
         return session.finish()
 
