@@ -163,7 +163,6 @@ def test_pins_concern_only_their_step(python: Python, context: Path) -> None:
     ("edit", "code", "told"),
     [
         (lambda text: text.replace("agent: it", "agent: other"), 5, "belongs to another Agentfile"),
-        (lambda text: text.replace('agent: "it"', "agent: other"), 5, "belongs to another Agentfile"),
         (lambda text: text[:-20], 2, "is not sha256: and 64 hexadecimal digits"),
         (lambda text: text.replace("linux/", "plan9/"), 5, "plan9/"),
         (lambda text: text.replace("sha256:", "sha256:0", 2), 2, "Agentfile.lock:7:3: a base is"),
@@ -175,11 +174,7 @@ def test_a_lock_that_is_damaged_or_anothers_is_refused(
 ) -> None:
     python.aos("lock", context)
     file = context / "Agentfile.lock"
-    before = file.read_text()
-    after = edit(before)  # type: ignore[operator]
-    if after == before:
-        pytest.skip("the other spelling of the same edit")
-    file.write_text(after)
+    file.write_text(edit(file.read_text()))  # type: ignore[operator]
     assert told in python.build(context, check=code).err
     assert told in python.aos("lock", "--check", context, check=code).err
 
@@ -261,6 +256,7 @@ def test_a_project_is_installed_as_its_own_lock_says(python: Python, context: Pa
 
 
 @pytest.mark.network
+@pytest.mark.timeout(900)  # two Debian bases, on a machine that may be busy
 def test_debian_packages_are_locked_kept_and_installed_without_a_network(
     debian_root: Path, tmp_path: Path
 ) -> None:
