@@ -50,7 +50,8 @@ def make_context(
         steps = [dice.choice(palette)(made) for _ in range(dice.randrange(1, 4))]
         made.stages.append({"name": name, "from": below, "steps": steps})
     steps = [dice.choice(palette)(made) for _ in range(dice.randrange(2, 6))]
-    steps.insert(dice.randrange(len(steps) + 1), _copy(made))
+    for always in (_copy, _copy_from):
+        steps.insert(dice.randrange(len(steps) + 1), always(made))
     document: dict[str, Any] = {
         "metadata": {"name": f"made-{number}", "version": "1.0.0", "labels": {"ü": "ß", "I": "i"}},
         "args": {"WHO": "somebody"},
@@ -58,8 +59,8 @@ def make_context(
         "config": {"env": {"B": "2", "A": "1"}, "workDir": "/work"},
         "entrypoint": {"command": ["/bin/sh"]},
     }
-    own = {"from": base, "steps": steps}
-    if dice.random() < 0.4:
+    own = {"from": dice.choice([base, *(stage["name"] for stage in made.stages)]), "steps": steps}
+    if number % 3 == 1:
         made.kinds.add("extends")
         parent = {**document, **own}
         made.files["parent.yaml"] = _agentfile(parent)

@@ -80,7 +80,7 @@ def test_software_that_moves_is_named_with_its_versions(builder: Builder) -> Non
     assert "moved on" in error["hint"]
 
 
-def test_a_base_beside_the_context_and_a_large_context_are_read_in_place(builder: Builder) -> None:
+def test_a_base_beside_the_context_is_found(builder: Builder) -> None:
     layout = builder.layout(builder.context({"f": "x"}, [{"copy": {"src": "f", "dest": "/f"}}], name="base"))
     context = builder.context({}, [{"run": "test -e /f"}], base=f"oci:../{layout.name}", name="child")
     assert "reproducible: " in builder.build(context, CHECK).err
@@ -91,6 +91,14 @@ def test_a_pipe_as_a_secret_is_refused(builder: Builder, tmp_path: Path) -> None
     context = builder.context({}, [{"run": {"command": "true", "secrets": ["s"]}}])
     done = builder.build(context, CHECK, "--secret", f"id=s,src={tmp_path / 'pipe'}", check=2)
     assert "two builds" in done.err
+
+
+def test_a_second_build_that_fails_says_that_it_is_the_second(builder: Builder) -> None:
+    context = builder.context({}, [{"run": {"command": "exit $C", "secrets": [{"id": "C", "env": "C"}]}}])
+    for code in "03":  # the first one is cached
+        builder.aos.environ["C"] = code  # type: ignore[index]
+        done = builder.build(context, CHECK, "--secret", "id=C,env=C", check=10 * (code != "0"))
+    assert "when it was built again, step [1/1] run exit $C" in done.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 10), (signal.SIGKILL, -9)])
