@@ -103,6 +103,21 @@ def test_what_is_missing_is_executed_on_what_was_imported(
     assert built.out == builder.build(context).out
 
 
+def test_steps_at_the_same_time_need_the_same_layer(
+    builder: Builder, context: Path, cold: Installation, tmp_path: Path
+) -> None:
+    builder.build(context, "--cache-to", tmp_path / "cache")
+    definition = json.loads((context / "Agentfile").read_text())
+    names = ["one", "two", "three"]
+    definition["stages"] += [
+        {"name": name, "from": "tools", "steps": [{"run": f"wc -c < /large > /{name}"}]} for name in names
+    ]
+    definition["steps"] += [{"copy": {"from": name, "src": f"/{name}", "dest": "/"}} for name in names]
+    (context / "Agentfile").write_text(json.dumps(definition))
+    built = cold("build", "--jobs", "3", "--cache-from", tmp_path / "cache", context)
+    assert built.out == builder.build(context).out
+
+
 @pytest.mark.parametrize("damage", ["truncated", "changed", "longer", "gone", "entry"])
 def test_a_hostile_or_damaged_cache_costs_time_and_nothing_else(
     builder: Builder, context: Path, cold: Installation, tmp_path: Path, damage: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aos.build.outcome import Outcome
@@ -41,6 +42,8 @@ class Executor:
         self._flights = flights
         self._progress = progress
         self._clock = clock
+        self._fetching = asyncio.Lock()
+        """Steps at the same time may need the same layer."""
 
     async def execute(self, vertex: Vertex, turn: Turn) -> State:
         """The vertex's state: from the cache when its parents, executed meanwhile, gave what they gave before, or
@@ -86,7 +89,8 @@ class Executor:
         upper = self._around.workspace.fresh("upper")
         since_ns = upper.stat().st_mtime_ns  # the file system's clock, which the process's may not follow
         plan, below, reads = self._results.plan, self._results.below(vertex), self._results.reads(vertex)
-        await in_thread(lambda: self._results.lookup.fetch((below, *reads)))
+        async with self._fetching:
+            await in_thread(lambda: self._results.lookup.fetch((below, *reads)))
         task = Task(
             vertex=vertex,
             below=below,
