@@ -39,7 +39,7 @@ cov: setup-test ## tests with coverage of src, the daemon and the command includ
 bench: setup-test ## speed and memory beside podman, containerd and bare runc; raw figures in benches/results
 	.venv/bin/python -m benches $(ARGS)
 
-campaign: setup-test ## kill the daemon and builds at 150 random moments; everything must be accounted for
+campaign: setup-test ## kill the daemon and builds at 150 random moments; build everything in four circumstances
 	$(PYTEST) -m campaign $(ARGS)
 
 docs: setup-test ## check that documents speak of what exists: links, error codes, capabilities

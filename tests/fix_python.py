@@ -57,8 +57,8 @@ class Python(Builder):
         return done.stdout
 
 
-def write_wheel(directory: Path, name: str, version: str, *needs: str) -> Path:
-    """A wheel of one module; the same words give the same bytes."""
+def write_wheel(directory: Path, name: str, version: str, *needs: str, command: bool = False) -> Path:
+    """A wheel of one module, and a command of its name; the same words give the same bytes."""
     directory.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -68,6 +68,9 @@ def write_wheel(directory: Path, name: str, version: str, *needs: str) -> Path:
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
+    if command:
+        files[f"{name}.py"] += b"def main():\n    print(VERSION)\n"
+        files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{name} = {name}:main\n".encode()
     record = "".join(
         f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
         for path, data in files.items()

@@ -140,6 +140,17 @@ def test_network_none_has_only_loopback(aos: Installation) -> None:
     assert aos(*SHELL, "ls /sys/class/net 2>/dev/null || ip -o link | wc -l").out.strip() in ("lo", "1")
 
 
+def test_a_working_directory_that_the_image_lacks_can_be_entered(aos: Installation, tmp_path: Path) -> None:
+    (tmp_path / "Agentfile").write_text(
+        "apiVersion: aos.io/v1\nkind: AgentPackage\nmetadata: {name: it, version: 1.0.0}\nfrom: busybox:1\n"
+        "config: {workDir: /not/there, user: nobody}\nentrypoint: {command: [/bin/sh]}\n"
+    )
+    aos("build", "-q", tmp_path)
+    assert (
+        aos("run", "--rm", "it:1.0.0", "-c", "pwd; ls -ld . | cut -c1-10").out == "/not/there\ndrwxr-xr-x\n"
+    )
+
+
 def test_detached(aos: Installation) -> None:
     agent = aos("run", "-d", "--name", "web", "busybox:1", "-c", "echo up; sleep 100").out.strip()
     assert len(agent) == 12

@@ -66,6 +66,9 @@ def test_a_cold_machine_with_an_imported_cache_executes_nothing(
     assert "exported 6 results" in first.err
     again = builder.build(context, "--cache-to", tmp_path / "cache")
     assert "exported 0 results" in again.err, "only what is not there yet"
+    plan = cold("build", "--plan=json", "--cache-from", tmp_path / "cache", context).json
+    assert {vertex["state"] for vertex in plan["vertices"]} == {"cached"}
+    assert list((cold.root / "content/blobs/sha256").iterdir()) == [], "a plan copies nothing"
     built = cold("build", "--progress", "plain", "--cache-from", tmp_path / "cache", context)
     assert built.out == first.out
     assert built.err.count(": cached") == 6
@@ -97,6 +100,21 @@ def test_what_is_missing_is_executed_on_what_was_imported(
     (context / "Agentfile").write_text(json.dumps(definition))
     built = cold("build", "--progress", "plain", "--cache-from", tmp_path / "cache", context)
     assert built.err.count("done in") == 1
+    assert built.out == builder.build(context).out
+
+
+def test_steps_at_the_same_time_need_the_same_layer(
+    builder: Builder, context: Path, cold: Installation, tmp_path: Path
+) -> None:
+    builder.build(context, "--cache-to", tmp_path / "cache")
+    definition = json.loads((context / "Agentfile").read_text())
+    names = ["one", "two", "three"]
+    definition["stages"] += [
+        {"name": name, "from": "tools", "steps": [{"run": f"wc -c < /large > /{name}"}]} for name in names
+    ]
+    definition["steps"] += [{"copy": {"from": name, "src": f"/{name}", "dest": "/"}} for name in names]
+    (context / "Agentfile").write_text(json.dumps(definition))
+    built = cold("build", "--jobs", "3", "--cache-from", tmp_path / "cache", context)
     assert built.out == builder.build(context).out
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fix_build import Builder
+    from fix_python import Python
 
 pytestmark = pytest.mark.root
 
@@ -64,23 +65,33 @@ def test_why_a_file_differs(builder: Builder, command: str, why: str) -> None:
     assert why in builder.build(builder.context({}, [{"run": command}]), CHECK, check=5).err
 
 
-def test_software_that_moves_is_named_with_its_versions(builder: Builder) -> None:
-    """As when a mirror moves on between two builds: the package manager's own notes differ."""
-    status = "Package: moving\\nStatus: install ok installed\\nArchitecture: all\\nVersion: 1.%s\\n"
-    context = builder.context(
-        {}, [{"run": f"mkdir -p /var/lib/dpkg; printf '{status}' $(date +%s) > /var/lib/dpkg/status"}]
-    )
-    done = builder.build(context, CHECK, "--progress", "json", check=5)
-    error = json.loads(done.err.splitlines()[-1])["error"]
+def test_an_index_that_moves_on_is_told_by_the_packages_that_differ(python: Python) -> None:
+    python.offer("one", "1.0", "two>=1")
+    python.offer("two", "1.0")
+    context = python.context({}, [{"install": {"pip": ["one"]}}], base="python:1")
+    python.build(context)
+    python.offer("two", "1.1")
+    done = python.build(context, CHECK, check=5)
+    assert "python package two: 1.0 -> 1.1" in done.err
+    assert "hint: an index or a mirror has moved on between the builds: `aos lock`" in done.err
+    error = json.loads(
+        python.aos("build", CHECK, "--progress", "json", context, check=5).err.splitlines()[-1]
+    )["error"]
     assert error["code"] == "not-reproducible"
-    assert error["subject"]["software"][0].startswith("debian package moving: 1.")
-    assert {"where": "/var/lib/dpkg/status", "why": "content"}.items() <= error["subject"]["differences"][
-        0
-    ].items()
-    assert "moved on" in error["hint"]
+    assert error["subject"]["software"] == ["python package two: 1.0 -> 1.1"]
+    assert {one["step"] for one in error["subject"]["differences"]} == {"install pip one"}
 
 
-def test_a_base_beside_the_context_and_a_large_context_are_read_in_place(builder: Builder) -> None:
+def test_what_a_lock_names_is_the_same_twice_also_when_the_index_has_gone(python: Python) -> None:
+    python.offer("one", "1.0")
+    context = python.context({}, [{"install": {"pip": ["one"]}}], base="python:1")
+    python.aos("lock", context)
+    python.withdraw("one", "1.0")
+    python.offer("one", "2.0")
+    assert "reproducible: both builds gave" in python.build(context, CHECK).err
+
+
+def test_a_base_beside_the_context_is_found(builder: Builder) -> None:
     layout = builder.layout(builder.context({"f": "x"}, [{"copy": {"src": "f", "dest": "/f"}}], name="base"))
     context = builder.context({}, [{"run": "test -e /f"}], base=f"oci:../{layout.name}", name="child")
     assert "reproducible: " in builder.build(context, CHECK).err
@@ -91,6 +102,14 @@ def test_a_pipe_as_a_secret_is_refused(builder: Builder, tmp_path: Path) -> None
     context = builder.context({}, [{"run": {"command": "true", "secrets": ["s"]}}])
     done = builder.build(context, CHECK, "--secret", f"id=s,src={tmp_path / 'pipe'}", check=2)
     assert "two builds" in done.err
+
+
+def test_a_second_build_that_fails_says_that_it_is_the_second(builder: Builder) -> None:
+    context = builder.context({}, [{"run": {"command": "exit $C", "secrets": [{"id": "C", "env": "C"}]}}])
+    for code in "03":  # the first one is cached
+        builder.aos.environ["C"] = code  # type: ignore[index]
+        done = builder.build(context, CHECK, "--secret", "id=C,env=C", check=10 * (code != "0"))
+    assert "when it was built again, step [1/1] run exit $C" in done.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 10), (signal.SIGKILL, -9)])

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import os
 import shutil
-import subprocess
-import zipfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from circumstances import HERE, THERE, Circumstance
 from fix_build import Builder
-from fix_installation import REPOSITORY, Installation, new_installation, requires
+from fix_installation import REPOSITORY, Installation, new_installation
+from fix_python import write_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,56 +18,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstance:
-    """What must not shape a package."""
-
-    clock: str
-    umask: int
-    environ: dict[str, str]
-    backwards: bool
-    """Create the files of the context in the opposite order."""
-
-
-HERE = Circumstance("2026-01-02 03:04:05", 0o022, {"TZ": "UTC", "LC_ALL": "C.UTF-8"}, False)
-THERE = Circumstance("2031-07-08 09:10:11", 0o077, {"TZ": "Asia/Kathmandu", "LC_ALL": "de_DE.UTF-8"}, True)
-
-
 def _build(installation: Installation, context: Path, where: Circumstance, **environ: str) -> str:
-    """Build under a clock that is set elsewhere (libfaketime); the digest."""
-    requires("faketime")
-    done = subprocess.run(
-        ["faketime", where.clock, *installation.command("build", "-q", "--no-cache", context)],
-        env={**installation.environment(), **where.environ, **environ},
-        umask=where.umask,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def _copy(source: Path, target: Path, where: Circumstance) -> Path:
-    """Another checkout of the same context."""
-    before = os.umask(where.umask)
-    try:
-        paths = sorted(source.rglob("*"), reverse=where.backwards)
-        target.mkdir()
-        for path in paths:
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_symlink():
-                copy.symlink_to(path.readlink())
-            elif path.is_dir():
-                copy.mkdir(exist_ok=True)
-            else:
-                copy.write_bytes(path.read_bytes())
-                if path.stat().st_mode & 0o100:
-                    copy.chmod(0o777 & ~where.umask)
-    finally:
-        os.umask(before)
-    return target
+    return where.build(installation, context, "--no-cache", environ=environ)
 
 
 def test_one_context_one_digest(builder: Builder, busybox_root: Path, tmp_path: Path) -> None:
@@ -93,6 +40,7 @@ def test_one_context_one_digest(builder: Builder, busybox_root: Path, tmp_path: 
             {"run": "chown 7:7 /made && touch /made/now && ln /made/out /made/hard"},
             {"copy": {"from": "other", "src": "/o", "dest": "/other/"}},
         ],
+        config={"workDir": "/made/by/the/runtime"},
         stages=[{"name": "other", "from": "busybox:1", "steps": [{"run": "mkdir /o && umask > /o/umask"}]}],
     )
     (context / "app/main.sh").chmod(0o755)
@@ -101,7 +49,7 @@ def test_one_context_one_digest(builder: Builder, busybox_root: Path, tmp_path: 
         installation = new_installation()
         shutil.copytree(busybox_root, installation.root, symlinks=True)
         try:
-            digests.add(_build(installation, _copy(context, tmp_path / f"checkout{number}", where), where))
+            digests.add(_build(installation, where.checkout(context, tmp_path / f"checkout{number}"), where))
         finally:
             shutil.rmtree(installation.root.parent)
     assert len(digests) == 1
@@ -117,33 +65,10 @@ def test_the_date_of_everything_is_source_date_epoch(builder: Builder) -> None:
     assert "reproducible" in builder.build(context, "--source-date-epoch", "7", "--check-reproducible").err
 
 
-def _wheel(directory: Path) -> Path:
-    """A wheel of one module and one command, made here: nothing is fetched."""
-    directory.mkdir(exist_ok=True)
-    files = {
-        "aosprobe.py": b"def main():\n    print('probe')\n",
-        "aosprobe-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: aosprobe\nVersion: 1.0\n",
-        "aosprobe-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "aosprobe-1.0.dist-info/entry_points.txt": b"[console_scripts]\naosprobe = aosprobe:main\n",
-    }
-    record = "".join(
-        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
-        for name, data in files.items()
-    )
-    files["aosprobe-1.0.dist-info/RECORD"] = (record + "aosprobe-1.0.dist-info/RECORD,,\n").encode()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    wheel = directory / "aosprobe-1.0-py3-none-any.whl"
-    wheel.write_bytes(buffer.getvalue())
-    return wheel
-
-
 @pytest.mark.network
 def test_installing_gives_one_digest_and_keeps_nothing_of_the_host(debian_root: Path, tmp_path: Path) -> None:
     """pip without a network, from wheels of the host; apt with one."""
-    _wheel(tmp_path / "wheels")
+    write_wheel(tmp_path / "wheels", "aosprobe", "1.0", command=True)
     digests = set()
     for number, where in enumerate((HERE, THERE)):
         installation = new_installation()
@@ -188,7 +113,7 @@ def test_hello_is_the_same_from_nothing_twice(debian_root: Path, tmp_path: Path)
     digest = first("packages", "inspect", "hello:1.0.0", "-o", "json").json
     other = new_installation()
     try:
-        context = _copy(REPOSITORY / "examples/hello", tmp_path / "hello", THERE)
+        context = THERE.checkout(REPOSITORY / "examples/hello", tmp_path / "hello")
         assert _build(other, context, THERE) in str(digest)
     finally:
         shutil.rmtree(other.root.parent)

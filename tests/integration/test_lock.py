@@ -163,7 +163,6 @@ def test_pins_concern_only_their_step(python: Python, context: Path) -> None:
     ("edit", "code", "told"),
     [
         (lambda text: text.replace("agent: it", "agent: other"), 5, "belongs to another Agentfile"),
-        (lambda text: text.replace('agent: "it"', "agent: other"), 5, "belongs to another Agentfile"),
         (lambda text: text[:-20], 2, "is not sha256: and 64 hexadecimal digits"),
         (lambda text: text.replace("linux/", "plan9/"), 5, "plan9/"),
         (lambda text: text.replace("sha256:", "sha256:0", 2), 2, "Agentfile.lock:7:3: a base is"),
@@ -175,11 +174,7 @@ def test_a_lock_that_is_damaged_or_anothers_is_refused(
 ) -> None:
     python.aos("lock", context)
     file = context / "Agentfile.lock"
-    before = file.read_text()
-    after = edit(before)  # type: ignore[operator]
-    if after == before:
-        pytest.skip("the other spelling of the same edit")
-    file.write_text(after)
+    file.write_text(edit(file.read_text()))  # type: ignore[operator]
     assert told in python.build(context, check=code).err
     assert told in python.aos("lock", "--check", context, check=code).err
 
@@ -261,6 +256,7 @@ def test_a_project_is_installed_as_its_own_lock_says(python: Python, context: Pa
 
 
 @pytest.mark.network
+@pytest.mark.timeout(900)  # two Debian bases, on a machine that may be busy
 def test_debian_packages_are_locked_kept_and_installed_without_a_network(
     debian_root: Path, tmp_path: Path
 ) -> None:
@@ -291,3 +287,20 @@ def test_debian_packages_are_locked_kept_and_installed_without_a_network(
         assert diff_ids[0] == diff_ids[1]
     finally:
         shutil.rmtree(made.root.parent)
+
+
+def test_what_pip_installs_has_byte_code_that_is_the_same_every_time(python: Python, context: Path) -> None:
+    """It is believed by the hash of the source: a step that patches a module is not overruled."""
+    patch = "f=$(python3 -c 'import one; print(one.__file__)') && sed -i s/1.0/patched/ $f"
+    _agentfile(context, steps=[{"install": {"pip": ["one"]}}])
+    python.build(context, "--no-cache", "-t", "first:1")
+    python.build(context, "--no-cache", "-t", "second:1")
+    diff_ids = [
+        [layer["diff_id"] for layer in python.aos("packages", "inspect", name, "-o", "json").json["layers"]]
+        for name in ("first:1", "second:1")
+    ]
+    assert diff_ids[0] == diff_ids[1]
+    compiled = [path.name for path in python.unpack(context).rglob("__pycache__/*")]
+    assert sorted(name.partition(".")[0] for name in compiled) == ["one", "two"]
+    _agentfile(context, steps=[{"install": {"pip": ["one"]}}, {"run": patch}, SHOW])
+    assert (python.unpack(context) / "one").read_text() == "patched\n"

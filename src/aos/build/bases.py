@@ -74,13 +74,12 @@ def _resolve(base: str, locked: str, blobs: Blobs, registry: PackageRegistry) ->
 
 def base_state(package: Package, created_by: str) -> State:
     """What steps see of a base."""
-    layers = tuple(
-        BuiltLayer(layer, facts.created_by or created_by, facts.cache_key, facts.stage)
-        for layer, facts in zip(package.layers, layer_facts(package), strict=True)
-    )
     pairs = (text.partition("=") for text in package.image.env)
     env = tuple((name, value) for name, _, value in pairs)
-    return State(layers, env, package.image.working_dir, package.manifest_digest)
+    state = State((), env, package.image.working_dir, package.manifest_digest)
+    for layer, facts in zip(package.layers, layer_facts(package), strict=True):
+        state = state.on_top(BuiltLayer(layer, facts.created_by or created_by, facts.cache_key, facts.stage))
+    return state
 
 
 def _from_layout(base: str, context: Path, blobs: Blobs, keep: Callable[[Digest], None]) -> Package:

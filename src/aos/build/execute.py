@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aos.build.outcome import Outcome
-from aos.build.plan import EMPTY
-from aos.build.progress import Cached, Failed, Finished, Output, Progress, Started, Waiting
+from aos.build.progress import Failed, Finished, Output, Progress, Started, Waiting
 from aos.build.steps.task import Surroundings, Task, Traces, need_root, state_tree
 from aos.build.threads import in_thread
 from aos.build.upper import settle
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.build.flight import Flights
-    from aos.build.lookup import Lookup
-    from aos.build.plan import Plan, State, Vertex
-    from aos.build.records import Status
+    from aos.build.plan import State, Vertex
+    from aos.build.results import Results
     from aos.build.solve import Turn
     from aos.clock import Clock
     from aos.oci.layer import Layer
@@ -32,51 +31,40 @@ class Executor:
 
     def __init__(
         self,
-        plan: Plan,
-        states: dict[int, State],
+        results: Results,
         around: Surroundings,
-        lookup: Lookup,
         flights: Flights,
         progress: Progress,
         clock: Clock,
-        outcomes: dict[int, Outcome],
     ) -> None:
-        self._plan = plan
-        self._states = states
+        self._results = results
         self._around = around
-        self._lookup = lookup
         self._flights = flights
         self._progress = progress
         self._clock = clock
-        self._outcomes = outcomes
+        self._fetching = asyncio.Lock()
+        """Steps at the same time may need the same layer."""
 
     async def execute(self, vertex: Vertex, turn: Turn) -> State:
         """The vertex's state: from the cache when its parents, executed meanwhile, gave what they gave before, or
         when another build executes it at this time."""
-        if self._lookup.forced(vertex):
+        results = self._results
+        if results.lookup.forced(vertex):
             async with turn:
                 return await self._execute(vertex)
-        key = self._lookup.key(vertex)
+        key = results.lookup.key(vertex)
         async with turn:
-            if (found := self._find(vertex, "hit")) is not None:
+            if (found := results.find(vertex)) is not None:
                 return found
             if (flight := self._flights.try_begin(key)) is not None:
                 with flight:
-                    return self._find(vertex, "hit") or await self._execute(vertex)
+                    return results.find(vertex) or await self._execute(vertex)
         self._progress.emit(Waiting(vertex.index))
         with await self._flights.wait(key):
-            if (found := self._find(vertex, "shared")) is not None:
+            if (found := results.find(vertex, "shared")) is not None:
                 return found
             async with turn:
                 return await self._execute(vertex)
-
-    def _find(self, vertex: Vertex, status: Status) -> State | None:
-        found = self._lookup.find(vertex)
-        if found is None:
-            return None
-        self._outcomes[vertex.index] = Outcome(status, found.seconds)
-        self._progress.emit(Cached(vertex.index, found.seconds, found.size))
-        return found.state
 
     async def _execute(self, vertex: Vertex) -> State:
         need_root()
@@ -86,17 +74,13 @@ class Executor:
             layer = await self._layer(vertex)
         except Exception:  # a cancelled one did not fail
             seconds = self._clock.monotonic() - began
-            self._outcomes[vertex.index] = Outcome("failed", seconds)
+            self._results.outcomes[vertex.index] = Outcome("failed", seconds)
             self._progress.emit(Failed(vertex.index, seconds))
             raise
         seconds = self._clock.monotonic() - began
-        state = self._lookup.keep(vertex, layer, seconds)
-        self._outcomes[vertex.index] = Outcome("executed", seconds)
+        state = self._results.keep(vertex, layer, seconds)
         self._progress.emit(Finished(vertex.index, seconds, layer.size if layer else 0))
         return state
-
-    def _below(self, vertex: Vertex) -> State:
-        return EMPTY if vertex.below is None else self._states[vertex.below]
 
     async def _layer(self, vertex: Vertex) -> Layer | None:
         """Do the step's work and commit it; None when it changed nothing.
@@ -104,18 +88,18 @@ class Executor:
         What the step wrote becomes the layer's snapshot: the next step stands on it without unpacking anything."""
         upper = self._around.workspace.fresh("upper")
         since_ns = upper.stat().st_mtime_ns  # the file system's clock, which the process's may not follow
-        below = self._below(vertex)
-        reads = tuple(EMPTY if read is None else self._states[read] for read in vertex.reads)
-        await in_thread(lambda: self._lookup.fetch((below, *reads)))
+        plan, below, reads = self._results.plan, self._results.below(vertex), self._results.reads(vertex)
+        async with self._fetching:
+            await in_thread(lambda: self._results.lookup.fetch((below, *reads)))
         task = Task(
             vertex=vertex,
             below=below,
             reads=reads,
             upper=upper,
-            epoch=self._plan.epoch,
-            compression=self._plan.compression,
-            platform=self._plan.platform,
-            final=vertex.stage == self._plan.final_stage,
+            epoch=plan.epoch,
+            compression=plan.compression,
+            platform=plan.platform,
+            final=vertex.stage == plan.final_stage,
             around=self._around,
             output=lambda line: self._progress.emit(Output(vertex.index, line)),
             lower=await state_tree(self._around.content, below),
@@ -126,7 +110,7 @@ class Executor:
                 traces = layer
                 layer = await in_thread(lambda: self._commit(task, traces, since_ns))
             if layer is not None:
-                self._lookup.hold(layer.digest)
+                self._results.lookup.hold(layer.digest)
             return layer
         finally:
             await in_thread(lambda: _discard(upper))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINE", "Component", "cache_key", "components", "key_of"]
 
-ENGINE: Mapping[str, int] = {"layer": 3, "copy": 2, "install": 1, "run": 1, "plugin": 1}
+ENGINE: Mapping[str, int] = {"layer": 3, "copy": 2, "install": 2, "run": 1, "plugin": 1}
 """Raised whenever this version would make other bytes of the same inputs: of any step (`layer`: layer format,
 clean-up), or of one kind of step."""
 

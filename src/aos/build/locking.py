@@ -64,7 +64,7 @@ def lock_blocking(
     while True:
         with stopped_by_signals(), open_session(request, services, progress) as session:
             try:
-                if not session.complete:
+                if not session.results.complete:
                     run_interruptibly(session.execute)
             except AosError as error:
                 given_up = deciding.give_way(request.definition, error)
@@ -203,19 +203,21 @@ def _conclude(deciding: _Deciding, session: Session, definition: Definition) -> 
     from aos.agentfile.lock import LockedStep
 
     locks = deciding.steps(deciding.wants)
-    for vertex in session.plan.vertices:
+    for vertex in session.results.plan.vertices:
         lock = locks.get(vertex.place) if vertex.step is not None else None
         if lock is None or lock.pins is not None:
             continue
         inputs = {name: value for name, value in vertex.inputs.items() if name != "lock"}
-        session.lookup.move(vertex, replace(vertex, inputs=StepLock(lock.found).components(inputs)))
+        session.results.lookup.move(vertex, replace(vertex, inputs=StepLock(lock.found).components(inputs)))
     steps = []
     for want in deciding.wants:
         lock = locks[want.place]
         pins = lock.found if lock.pins is None else lock.pins
         session.kept.pin(pins)
         steps.append(LockedStep(want.stage, want.kind, want.asks, pins))
-    return Lock(definition.metadata.name, session.plan.platform, tuple(deciding.bases.items()), tuple(steps))
+    return Lock(
+        definition.metadata.name, session.results.plan.platform, tuple(deciding.bases.items()), tuple(steps)
+    )
 
 
 def _check_names(old: Lock | None, upgrade: Upgrade) -> None:

@@ -9,11 +9,9 @@ from aos.build.keys import Component, key_of
 from aos.build.records import BuildRecord, VertexRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aos.build.lookup import Lookup
-    from aos.build.plan import Plan, State, Vertex
+    from aos.build.plan import Vertex
     from aos.build.records import Status
+    from aos.build.results import Results
 
 __all__ = ["Outcome", "record_of"]
 
@@ -26,10 +24,7 @@ class Outcome:
 
 
 def record_of(
-    plan: Plan,
-    states: Mapping[int, State],
-    outcomes: Mapping[int, Outcome],
-    lookup: Lookup,
+    results: Results,
     *,
     id: str,
     at: float,
@@ -39,19 +34,17 @@ def record_of(
     digest: str,
 ) -> BuildRecord:
     """The record of a build that has ended, with or without a package."""
-    vertices = tuple(_vertex(vertex, states, outcomes, lookup) for vertex in plan.vertices)
+    vertices = tuple(_vertex(vertex, results) for vertex in results.plan.vertices)
     return BuildRecord(id, at, package, outcome, round(seconds, 3), digest, vertices)
 
 
-def _vertex(
-    vertex: Vertex, states: Mapping[int, State], outcomes: Mapping[int, Outcome], lookup: Lookup
-) -> VertexRecord:
-    state, outcome = states.get(vertex.index), outcomes.get(vertex.index, Outcome("unreached", 0))
-    components: tuple[Component, ...] = ()
-    if vertex.step is None:
+def _vertex(vertex: Vertex, results: Results) -> VertexRecord:
+    state = results.states.get(vertex.index)
+    outcome = results.outcomes.get(vertex.index, Outcome("unreached", 0))
+    if vertex.step is not None:
+        components = results.components(vertex)
+    else:
         components = (Component("base", state.base or ""),) if state else ()
-    elif all(parent in states for parent in vertex.parents):
-        components = lookup.components(vertex)
     return VertexRecord(
         label=vertex.label,
         stage=vertex.stage,
@@ -65,5 +58,5 @@ def _vertex(
         seconds=round(outcome.seconds, 3),
         below=vertex.below,
         reads=vertex.reads,
-        forced=vertex.step is not None and lookup.forced(vertex),
+        forced=vertex.step is not None and results.lookup.forced(vertex),
     )

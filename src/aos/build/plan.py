@@ -48,24 +48,18 @@ class State:
     base: Digest | None = None
     """The manifest of the image at the bottom; None on `scratch`."""
 
-    @property
-    def chain(self) -> str:
-        """Identify the content, as the OCI image specification's ChainID does ("config.md#layer-chainid")."""
-        chain = ""
-        for item in self.layers:
-            diff_id = item.layer.diff_id
-            chain = (
-                "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest()
-                if chain
-                else str(diff_id)
-            )
-        return chain
+    chain: str = ""
+    """Identifies the layers, as the OCI image specification's ChainID does ("config.md#layer-chainid"). Kept up by
+    `on_top`: keys ask for it at every vertex."""
 
     def on_top(self, layer: BuiltLayer | None) -> State:
         """This state with one more layer; None: the step changed nothing."""
         if layer is None:
             return self
-        return State((*self.layers, layer), self.env, self.work_dir, self.base)
+        chain = str(layer.layer.diff_id)
+        if self.chain:
+            chain = "sha256:" + hashlib.sha256(f"{self.chain} {chain}".encode()).hexdigest()
+        return State((*self.layers, layer), self.env, self.work_dir, self.base, chain)
 
 
 EMPTY = State()

@@ -6,13 +6,16 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from aos.build.keys import key_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aos.build.keys import Component
     from aos.build.plan import Plan, Vertex
+    from aos.build.results import Results
 
-__all__ = ["Form", "Known", "Outline", "print_plan"]
+__all__ = ["Form", "Known", "Outline", "outline_of", "print_plan"]
 
 Form = Literal["text", "json", "dot"]
 
@@ -36,6 +39,22 @@ class Outline:
     plan: Plan
     known: tuple[Known, ...]
     """One for each vertex."""
+
+
+def outline_of(package: str, results: Results) -> Outline:
+    """The plan, and what is known of it now."""
+    known = []
+    for vertex in results.plan.vertices:
+        outcome, parts = results.outcomes.get(vertex.index), results.components(vertex)
+        if vertex.step is None:
+            known.append(Known(state="base"))
+        elif not parts:
+            known.append(Known())
+        elif outcome is None:
+            known.append(Known(key_of(parts), parts, "to execute"))
+        else:
+            known.append(Known(key_of(parts), parts, "cached", outcome.seconds))
+    return Outline(package, results.plan, tuple(known))
 
 
 def print_plan(outline: Outline, form: Form) -> str:

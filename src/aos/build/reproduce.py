@@ -20,7 +20,7 @@ from aos.build.plan import needed_stages, sources_of
 from aos.build.progress import Note, Planned, Started, Warned
 from aos.build.session import build_blocking
 from aos.build.workspace import open_workspace
-from aos.errors import InvalidArgument
+from aos.errors import AosError, InvalidArgument
 from aos.oci.digest import Digest
 from aos.package.load import load_package, manifest_of
 
@@ -56,7 +56,8 @@ def build_twice(
 ) -> Package:
     """Build as `build_blocking` does, then again in other circumstances, and compare.
 
-    Raise FailedPrecondition (`not-reproducible`) with the first differences; the first package stays all the same.
+    Raise FailedPrecondition (`not-reproducible`) with the first differences, and what either build raises; the first
+    package stays all the same.
     """
     for secret in request.secrets:
         if secret.file is not None and not secret.file.is_file():
@@ -73,8 +74,12 @@ def build_twice(
         _await_another_second(services)
         with open_workspace(services.directory / "work", request.id or services.ids.fresh()) as workspace:
             there, again = _elsewhere(request, services, workspace.directory, elsewhere, lease.add)
-            with _another_process_state():
-                second = build_blocking(again, there, _Second(progress))
+            try:
+                with _another_process_state():
+                    second = build_blocking(again, there, _Second(progress))
+            except AosError as error:
+                error.message = f"when it was built again, {error.message}"
+                raise
             if second.manifest_digest != package.manifest_digest:
                 from aos.build.irreproducible import not_reproducible
 

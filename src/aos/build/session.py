@@ -19,22 +19,20 @@ from aos.build.image import image_config
 from aos.build.inputs import Inputs, gather_inputs
 from aos.build.interrupt import run_interruptibly, stopped_by_signals
 from aos.build.kept import Kept
-from aos.build.keys import key_of
 from aos.build.locked import NO_LOCK, wanted
 from aos.build.lookup import Lookup
-from aos.build.outcome import Outcome, record_of
-from aos.build.plan import EMPTY, Plan, State, known_stage, make_plan, needed_stages
-from aos.build.progress import Cached, Note, Planned, Progress, Quiet, Warned, human_size
+from aos.build.outcome import record_of
+from aos.build.plan import Plan, State, known_stage, make_plan, needed_stages
+from aos.build.progress import Note, Planned, Progress, Quiet, Warned, human_size
 from aos.build.records import Records
+from aos.build.results import Results
 from aos.errors import DataLoss, ResourceExhausted
-from aos.oci.digest import Digest
 from aos.package import Package, assemble, write_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Literal
 
-    from aos.build.plan import Vertex
     from aos.build.print_plan import Outline
     from aos.build.request import BuildRequest, BuildServices
     from aos.content.leases import Lease
@@ -48,7 +46,7 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
     Raise what steps, bases and inputs raise, and ResourceExhausted (`disk-full`).
     """
     with open_session(request, services, progress) as session, session.remembered():
-        if not session.complete:
+        if not session.results.ready():
             await session.execute()
         return session.finish()
 
@@ -63,15 +61,18 @@ def build_blocking(request: BuildRequest, services: BuildServices, progress: Pro
         open_session(request, services, progress) as session,
         session.remembered(),
     ):
-        if not session.complete:
+        if not session.results.ready():
             run_interruptibly(session.execute)
         return session.finish()
 
 
 def outline(request: BuildRequest, services: BuildServices) -> Outline:
     """The plan of a build, with the keys that are known and what is cached; nothing is executed or kept."""
+    from aos.build.print_plan import outline_of
+
     with open_session(request, services, Quiet()) as session:
-        return session.outline()
+        metadata = request.definition.metadata
+        return outline_of(f"{metadata.name}:{metadata.version}", session.results)
 
 
 @contextlib.contextmanager
@@ -118,7 +119,7 @@ class Session:
         for place, lock in self._locks.items():
             self._inputs.components[place] = lock.components(self._inputs.components.get(place, {}))
         self.kept = Kept(services.content, lease.add)
-        self.plan: Plan = make_plan(
+        plan = make_plan(
             definition,
             self._inputs.components,
             platform=build_platform(request.platform),
@@ -127,44 +128,23 @@ class Session:
             compression=request.compression,
         )
         self._bases: dict[str, Package] = {}
-        self.states: dict[int, State] = {}
-        self._outcomes: dict[int, Outcome] = {}
-        self.lookup = Lookup(
-            self.plan,
-            self.states,
+        states: dict[int, State] = {}
+        lookup = Lookup(
+            plan,
+            states,
             Cache(services.directory / "cache", services.content, self._warn),
             services.content,
             package=definition.metadata.name,
             sources=request.cache_from,
-            forced=self._forced,
+            forced=lambda vertex: not request.use_cache or vertex.stage in request.fresh_stages,
             hold=lease.add,
             warn=self._warn,
         )
-        progress.emit(Planned(self.plan.vertices))
-        bases = self._find_bases()
-        self._lock.check(definition, stages, wants, bases, self.plan.platform)
-        self._find_cached()
-
-    def outline(self) -> Outline:
-        """The plan, and what is known of it now."""
-        from aos.build.print_plan import Known, Outline
-
-        metadata, found = self._request.definition.metadata, []
-        for vertex in self.plan.vertices:
-            outcome = self._outcomes.get(vertex.index)
-            if vertex.step is None:
-                found.append(Known(state="base"))
-            elif all(parent in self.states for parent in vertex.parents):
-                parts = self.lookup.components(vertex)
-                state: Literal["cached", "to execute"] = "cached" if outcome else "to execute"
-                found.append(Known(key_of(parts), parts, state, outcome.seconds if outcome else 0))
-            else:
-                found.append(Known())
-        return Outline(f"{metadata.name}:{metadata.version}", self.plan, tuple(found))
-
-    @property
-    def complete(self) -> bool:
-        return len(self.states) == len(self.plan.vertices)
+        self.results = Results(plan, states, lookup, progress)
+        progress.emit(Planned(plan.vertices))
+        bases = self._find_bases(plan)
+        self._lock.check(definition, stages, wants, bases, plan.platform)
+        self.results.walk()
 
     async def execute(self) -> None:
         """Execute what is not known yet."""
@@ -178,7 +158,7 @@ class Session:
         from aos.build.workspace import open_workspace
 
         need_root()
-        services, definition = self._services, self._request.definition
+        services, definition, results = self._services, self._request.definition, self.results
         flights = Flights(services.directory / "locks")
         runtime = services.runtime()
         await sweep(services.directory, runtime)
@@ -201,24 +181,15 @@ class Session:
                 config_env=definition.config.env,
                 config_work_dir=definition.config.work_dir,
             )
-            executor = Executor(
-                self.plan,
-                self.states,
-                around,
-                self.lookup,
-                flights,
-                self._progress,
-                services.clock,
-                self._outcomes,
-            )
+            executor = Executor(self.results, around, flights, self._progress, services.clock)
             jobs = self._request.jobs or os.cpu_count() or 1
             while True:
                 try:
-                    await solve(self.plan, self.states, executor.execute, jobs=jobs)
-                    await in_thread(lambda: self.lookup.fetch([self._final]))
+                    await solve(results.plan, results.states, executor.execute, jobs=jobs)
+                    await in_thread(lambda: results.lookup.fetch([results.final]))
                     return await in_thread(self._bound_cache)
                 except DataLoss as error:
-                    self._disown(error)
+                    results.disown(error)
 
     def _bound_cache(self) -> None:
         """Only a build that made something new has to give way to it."""
@@ -231,12 +202,13 @@ class Session:
 
     def finish(self) -> Package:
         """Assemble the package from the final state, tag it, and write it out where asked."""
-        definition, services, state = self._request.definition, self._services, self._final
+        definition, services, plan = self._request.definition, self._services, self.results.plan
+        state = self.results.final
         base = self._bases[state.base].image if state.base else None
         package = assemble(
             services.content.blobs,
             definition_json=definition.to_json(),
-            image=image_config(definition, base, platform=self.plan.platform, epoch=self.plan.epoch),
+            image=image_config(definition, base, platform=plan.platform, epoch=plan.epoch),
             layers=state.layers,
         )
         self._lease.add(package.manifest_digest)
@@ -254,7 +226,7 @@ class Session:
             self._progress.emit(Note(f"wrote {self._request.output}"))
         self._digest = package.manifest_digest
         for store in self._request.cache_to:
-            count = self.lookup.export(store)
+            count = self.results.lookup.export(store)
             self._progress.emit(Note(f"exported {count} results to the cache {store.name}"))
         return package
 
@@ -276,10 +248,7 @@ class Session:
 
     def _remember(self, outcome: Literal["built", "failed", "stopped"]) -> None:
         record = record_of(
-            self.plan,
-            self.states,
-            self._outcomes,
-            self.lookup,
+            self.results,
             id=self._id,
             at=self._at,
             package=self._request.definition.metadata.name,
@@ -289,14 +258,10 @@ class Session:
         )
         Records(self._services.directory / "records").add(record, self._inputs.selected)
 
-    @property
-    def _final(self) -> State:
-        return EMPTY if self.plan.final is None else self.states[self.plan.final]
-
-    def _find_bases(self) -> dict[str, str]:
+    def _find_bases(self, plan: Plan) -> dict[str, str]:
         """The digests of the plan's bases, as they are named."""
         services, digests = self._services, {}
-        for vertex in self.plan.vertices:
+        for vertex in plan.vertices:
             if vertex.step is not None:
                 continue
             package = find_base(
@@ -309,44 +274,8 @@ class Session:
             )
             self._bases[package.manifest_digest] = package
             digests[vertex.base] = str(package.manifest_digest)
-            self.states[vertex.index] = base_state(package, vertex.created_by)
-            self._outcomes[vertex.index] = Outcome("base", 0)
-            self._progress.emit(Cached(vertex.index, size=package.size))
+            self.results.set_base(vertex, base_state(package, vertex.created_by), package.size)
         return digests
-
-    def _find_cached(self) -> None:
-        """Walk the plan as far as earlier builds have been; have here what the package needs of it."""
-        while True:
-            for vertex in self.plan.vertices:
-                if vertex.index in self.states or self._forced(vertex):
-                    continue
-                if not all(parent in self.states for parent in vertex.parents):
-                    continue
-                if (found := self.lookup.find(vertex)) is not None:
-                    self.states[vertex.index] = found.state
-                    self._outcomes[vertex.index] = Outcome("hit", found.seconds)
-                    self._progress.emit(Cached(vertex.index, found.seconds, found.size))
-            if not self.complete:
-                return
-            try:
-                return self.lookup.fetch([self._final])
-            except DataLoss as error:
-                self._disown(error)
-
-    def _disown(self, error: DataLoss) -> None:
-        """Give up a result whose layer is not what it was; raise `error` when that is not the cache's."""
-        digest = error.subject.get("digest")
-        if not isinstance(digest, str) or not self.lookup.disown(Digest(digest)):
-            raise error
-        self._warn(f"a result in the build cache is damaged and is made again: {error.message}")
-        for vertex in self.plan.vertices:
-            if vertex.step is not None and vertex.index in self.states:
-                layers = self.states[vertex.index].layers
-                if any(built.layer.digest == digest for built in layers):
-                    del self.states[vertex.index]
-
-    def _forced(self, vertex: Vertex) -> bool:
-        return not self._request.use_cache or vertex.stage in self._request.fresh_stages
 
     def _warn(self, text: str) -> None:
         self._progress.emit(Warned(text))

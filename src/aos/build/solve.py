@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aos.errors import AosError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from aos.build.plan import Plan, State, Vertex
@@ -38,7 +38,7 @@ class Turn:
 
     async def __aenter__(self) -> None:
         await self._slots.acquire()
-        if self._slots.closed:
+        if self._slots.closed:  # it failed between two looks of `solve`, which would have cancelled this one
             self._slots.release()
             raise asyncio.CancelledError
         self.taken = True
@@ -52,7 +52,11 @@ class Turn:
 
 
 async def solve(
-    plan: Plan, states: dict[int, State], execute: Callable[[Vertex, Turn], Awaitable[State]], *, jobs: int
+    plan: Plan,
+    states: dict[int, State],
+    execute: Callable[[Vertex, Turn], Coroutine[object, object, State]],
+    *,
+    jobs: int,
 ) -> None:
     """Fill `states` for every vertex that has none, at most `jobs` at once.
 
@@ -71,11 +75,8 @@ async def solve(
     running: dict[asyncio.Task[State], tuple[Vertex, Turn]] = {}
 
     def start(vertex: Vertex) -> None:
-        async def perform(turn: Turn) -> State:
-            return await execute(vertex, turn)
-
         turn = Turn(slots)
-        running[asyncio.create_task(perform(turn), name=vertex.label)] = (vertex, turn)
+        running[asyncio.create_task(execute(vertex, turn), name=vertex.label)] = (vertex, turn)
 
     for vertex in plan.vertices:
         if missing.get(vertex.index) == 0:

@@ -161,3 +161,15 @@ def test_what_follows_the_first_positional_is_kept_as_it_is(rest: list[str]) -> 
 def test_values_are_kept_as_they_are(name: str, entry: str) -> None:
     args = parse(RUN, [f"--name={name}", "-e", entry, "image"])
     assert (args["name"], args["env"]) == (name, [entry])
+
+
+def test_an_option_that_repeats_may_stand_alone() -> None:
+    verb = Verb(
+        "v",
+        "CONTEXT?",
+        options=(Option("upgrade", metavar="NAME", repeat=True, implied="*"), Option("check")),
+    )
+    assert parse(verb, ["--upgrade"])["upgrade"] == ["*"]
+    assert parse(verb, ["--upgrade", "--check"])["upgrade"] == ["*"]
+    both = parse(verb, ["--upgrade", "a", "--upgrade=b", "here"])
+    assert (both["upgrade"], both["context"]) == (["a", "b"], "here")

@@ -141,8 +141,10 @@ class Plugins:
 
         plugin = self.get(name)
         try:
-            looks_up = cast("LookingPlugin", plugin) if known else None
-            found = looks_up.inputs(options, known or {}) if looks_up else plugin.inputs(options)
+            if known and hasattr(plugin, "looks_up"):
+                found = cast("LookingPlugin", plugin).inputs(options, known)
+            else:
+                found = plugin.inputs(options)
             json.dumps(found)
         except AosError as error:
             error.message = f"{where}: plugin {name!r}: {error.message}"

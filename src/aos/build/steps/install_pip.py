@@ -1,9 +1,10 @@
-"""`install: {pip: …}`: what the wheels hold becomes a layer; no byte code, no installer's notes, no dates."""
+"""`install: {pip: …}`: what the wheels hold becomes a layer, with byte code; no installer's notes, no dates."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aos.build.steps.byte_code import compile_installed
 from aos.build.steps.pip_lock import install_files, resolve
 from aos.build.steps.task import Traces
 from aos.build.steps.uv import FILES, WORK, open_uv
@@ -34,7 +35,8 @@ async def execute_pip(task: Task, step: Install) -> Traces:
         args = await install_files(uv, lock.pins if lock.pins is not None else lock.found, network=network)
         network = network and "--no-index" not in args
     await uv.run(*_INSTALL, *args, network=network)
-    return Traces(mounts=uv.targets, drop=("**/__pycache__/",), restamp=True)
+    await compile_installed(uv)
+    return Traces(mounts=uv.targets, restamp=True)
 
 
 async def _requirements(uv: Uv, step: Install) -> list[str]:

@@ -59,6 +59,11 @@ class Uv:
                 self.task, Command(command, tuple(env), mounts=mounts, network=network, noise=_NOISE)
             )
 
+    async def run_python(self, *args: str) -> None:
+        """Run the target's interpreter, isolated, with hashing fixed. Raise Aborted (`step-failed`)."""
+        env = (*self.env, ("PYTHONHASHSEED", "0"))
+        await run_command(self.task, Command((self.python, *args), env, mounts=self.mounts))
+
     @property
     def targets(self) -> tuple[str, ...]:
         """Where anything was mounted."""

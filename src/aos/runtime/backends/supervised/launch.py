@@ -59,7 +59,8 @@ async def spawn(
             mounts.mount_privately()
         else:
             separate_directory()
-        os.chdir(cwd)  # this thread's own, in either case
+        os.chdir(cwd)  # this thread's own, in either case; so is the umask
+        os.umask(0o022)  # a runtime makes working directories and mount points that a root file system lacks
         if inside is not None:
             return inside(lambda: _spawn(argv, env, fds))
         return _spawn(argv, env, fds)
