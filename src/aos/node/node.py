@@ -41,6 +41,8 @@ __all__ = ["Node", "Programs"]
 
 log = logging.getLogger("aosd")
 
+_PREPARING = ("post_create", "pre_start")
+"""Hooks that run in a sandbox before its entrypoint does."""
 _RETRY_SECONDS = 1.0
 _CLEANING_SECONDS = 5.0
 """How long a stop waits for the sandboxes of removed agents; what is left then, the next start deletes."""
@@ -215,6 +217,8 @@ class Node:
         if len(agent.replicas) > 1:
             host = f"{agent.name}-{replica + 1}"
         spec = await self.programs.spec(program, host)
+        if any(hook.where == "sandbox" for event in _PREPARING for hook in program.hooks.get(event, ())):
+            spec = replace(spec, needs=spec.needs | {"prepare"})
         if len(agent.replicas) > 1:
             env = (*spec.process.env, ("AOS_REPLICA", str(replica + 1)))
             spec = replace(spec, process=replace(spec.process, env=env))

@@ -429,6 +429,12 @@ class RuntimeConformance:
     async def test_exec_before_the_entrypoint_runs(self, kit: Kit) -> None:
         """What prepares a sandbox (`preStart` hooks) runs in it before it starts."""
         runtime = kit.make()
+        if "prepare" not in (await runtime.info()).capabilities:
+            async with self.created(runtime, self.spec(kit, "print", "late", "")) as id:
+                with pytest.raises(NotImplemented) as refused:
+                    await runtime.exec(id, ProcessSpec(kit.command("exit", "0")), attach=False)
+                assert refused.value.code == "capability-missing"
+            return
         async with self.created(runtime, self.spec(kit, "print", "late", "")) as id:
             run = await self.execute(runtime, id, ProcessSpec(kit.command("print", "early", "")))
             assert (run.status.code, run.out) == (0, b"early\n")

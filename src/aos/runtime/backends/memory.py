@@ -148,7 +148,18 @@ class MemoryRuntime:
         return self._world
 
     async def info(self) -> RuntimeInfo:
-        capabilities = {"attach", "exec", "logs", "limits", "pause", "stats", "terminal", "update"}
+        capabilities = {
+            "attach",
+            "exec",
+            "logs",
+            "limits",
+            "pause",
+            "prepare",
+            "stats",
+            "terminal",
+            "top",
+            "update",
+        }
         return RuntimeInfo("memory", "1", frozenset(capabilities), {"isolation": "none"})
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:

@@ -33,7 +33,12 @@ _PROGRAMS = ("runc", "crun", "youki")
 
 class Runc:
     backend = "oci"
-    capabilities = frozenset({"attach", "exec", "limits", "logs", "pause", "stats", "terminal", "update"})
+    capabilities = frozenset(
+        {
+            *("attach", "copy", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal", "top"),
+            "update",
+        }
+    )
     isolation: Isolation = "namespaces"
     seccomp = True
     own_group = True

@@ -132,21 +132,21 @@ class SupervisedRuntime:
         return status.usage if status is not None else self._host.cgroups.usage(self._host.group(id))
 
     async def processes(self, id: SandboxId) -> list[ProcessInfo]:
-        self._on_the_host(id, "tell the processes of")
+        self._on_the_host(id, "top", "tell the processes of")
         pids = await asyncio.to_thread(self._host.cgroups.pids, self._host.group(id))
         return read_processes(pids)
 
     async def root(self, id: SandboxId) -> int:
-        pid = self._on_the_host(id, "show the files of")
+        pid = self._on_the_host(id, "copy", "show the files of")
         try:
             return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise wrong_state(id, SandboxState.STOPPED, "look into") from error
 
-    def _on_the_host(self, id: SandboxId, what: str) -> int:
+    def _on_the_host(self, id: SandboxId, capability: str, what: str) -> int:
         """The pid of its entrypoint, where this kernel runs it; NotImplemented where another does."""
         tool, state = self._host.tool, self._host.state(id)
-        if not tool.own_group:
+        if capability not in tool.capabilities:
             raise errors.NotImplemented(
                 f"the {tool.backend} backend cannot {what} a sandbox",
                 code="capability-missing",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from aos import errors
 from aos.content.tree import LayerTree
 from aos.errors import NotFound
 from aos.runtime.backends.supervised.conmon import (
@@ -27,7 +28,7 @@ from aos.runtime.backends.supervised.launch import ToolFailed, reap, wait_readab
 from aos.runtime.backends.supervised.record import Record, remove_tree
 from aos.runtime.bundle import process_config
 from aos.runtime.protocol import Exec
-from aos.runtime.state import ExitStatus
+from aos.runtime.state import ExitStatus, SandboxState
 from aos.runtime.users import resolve_user
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ class Execs:
         conmon_path, state = self._host.tools()[1], self._host.state(id)
         if not state.can_exec():
             raise wrong_state(id, state, "exec")
+        if state is SandboxState.CREATED and "prepare" not in self._host.tool.capabilities:
+            raise errors.NotImplemented(
+                f"the {self._host.tool.backend} backend runs nothing in a sandbox before its entrypoint",
+                code="capability-missing",
+                hint="do it in the entrypoint, or run the agent with `--runtime oci`",
+                backend=self._host.tool.backend,
+                capability="prepare",
+            )
         directory = self._host.directory(id)
         record = Record.read(directory)
         assert record is not None  # a running sandbox has one
