@@ -49,7 +49,10 @@ SHELL = {
 
 
 class SupervisedKit:
-    def __init__(self, config: Config, content: ContentStore, layers: tuple[Layer, ...], tool: Tool) -> None:
+    def __init__(
+        self, config: Config, content: ContentStore, layers: tuple[Layer, ...], tool: Tool, users: str
+    ) -> None:
+        self.users = users
         self.config = config
         self.content = content
         self.layers = layers
@@ -60,7 +63,9 @@ class SupervisedKit:
         return self.config.root / "sandboxes" / self.tool.backend
 
     def make(self) -> SupervisedRuntime:
-        config = SupervisedConfig(self.config.root, self.config.state, self.config.installation)
+        config = SupervisedConfig(
+            self.config.root, self.config.state, self.config.installation, users=self.users
+        )
         return SupervisedRuntime(config, self.tool, self.content)
 
     def command(self, program: str, *args: str) -> tuple[str, ...]:
@@ -70,6 +75,9 @@ class SupervisedKit:
 
 
 class SupervisedCases(RuntimeConformance):
+    users = "host"
+    """Whose user ids the sandboxes have."""
+
     def tool(self) -> Tool:
         """Of the backend; it skips where its program is not installed."""
         raise NotImplementedError
@@ -85,7 +93,7 @@ class SupervisedCases(RuntimeConformance):
         digest = LocalRegistry(config.root / "registry", content).resolve("busybox:1")
         descriptors = _open_descriptors()
         before = Traces.of(config)
-        yield SupervisedKit(config, content, load_package(content.blobs, digest).layers, tool)
+        yield SupervisedKit(config, content, load_package(content.blobs, digest).layers, tool, self.users)
         Traces.of(config).settle(config, before)
         assert list((config.root / "sandboxes").glob("*/*")) == []
         left = {path.name for path in (config.state / "runtime").glob("*/*")}

@@ -54,3 +54,9 @@ class TestRunc(SupervisedCases):
             assert fifo.exists()
         finally:
             await runtime.delete(id, force=True)
+
+
+class TestRuncWithIdsOfItsOwn(TestRunc):
+    """The same sandboxes, each in a user namespace with a range of ids that no other has."""
+
+    users = "private"

@@ -8,29 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from aos.runtime.capabilities import held_capabilities
 
-    from aos.runtime.spec import AgentSpec, Mount, ProcessSpec
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from aos.content.protocol import IdMap
+    from aos.runtime.spec import AgentSpec, Confinement, Mount, ProcessSpec, Ulimit
     from aos.runtime.users import User
 
-__all__ = ["CAPABILITIES", "DEFAULT_PATH", "process_config", "runtime_config"]
-
-CAPABILITIES = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-)
-"""What package managers and servers need as root of their own files, and no more: the default of
-containers-common. Not in it, though in Docker's: MKNOD, NET_RAW, AUDIT_WRITE."""
+__all__ = ["DEFAULT_PATH", "exec_config", "process_config", "runtime_config"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -99,31 +86,35 @@ def runtime_config(
     user: User,
     rootfs: str,
     cgroup: str,
-    files: Mapping[str, str],
+    files: Collection[str],
     sources: Mapping[str, str],
     seccomp: object,
     open_files: int,
+    ids: IdMap | None = None,
 ) -> dict[str, Any]:
-    """`config.json`. `rootfs` and `cgroup` are paths; `files` maps /etc files to host files mounted read-only;
-    `sources` maps the targets of `file` and `layers` mounts to where they are mounted for the sandbox; `open_files` is the limit of open descriptors (never above the daemon's own hard limit)."""
+    """`config.json`. `rootfs` and `cgroup` are paths; `sources` maps what something is mounted at to where it is for
+    the sandbox to take (of spec.mounts all but tmpfs; `files` of ours in /etc, read-only; /sys where the sandbox may not
+    mount it); `open_files` is the limit of open descriptors (never above the daemon's own hard limit); `ids`: as whose
+    ids the sandbox's own are on the host, in a user namespace."""
+    confinement = spec.confinement
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if spec.network == "none":
         namespaces.append({"type": "network"})
-    mounts = [*_MOUNTS]
-    mounts += [_bind(target, source, read_only=True) for target, source in files.items()]
-    mounts += [_mount(mount, sources) for mount in spec.mounts]
-    return {
+    mounts = [
+        {"destination": at, "type": "bind", "source": sources[at], "options": ["rbind", "rprivate"]}
+        if (at := mount["destination"]) in sources
+        else mount
+        for mount in _MOUNTS
+    ]
+    # A user namespace may not change what its maker has set: the flags are on what is taken, and inherited.
+    own = ids is not None
+    mounts += [_bind(target, sources[target], read_only=True, set_already=own) for target in files]
+    mounts += [_mount(mount, sources, set_already=own) for mount in spec.mounts]
+    config: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "process": {
-            **process_config(spec.process, user),
-            "rlimits": [
-                {"type": "RLIMIT_NOFILE", "soft": open_files, "hard": open_files},
-                {
-                    "type": "RLIMIT_CORE",
-                    "soft": 0,
-                    "hard": 0,
-                },  # memory holds keys: it is not written to a file
-            ],
+            **process_config(spec.process, user, confinement),
+            "rlimits": _rlimits(confinement.ulimits, open_files),
         },
         "root": {"path": rootfs, "readonly": spec.rootfs.read_only},
         "hostname": spec.hostname,
@@ -133,19 +124,55 @@ def runtime_config(
             "namespaces": namespaces,
             "cgroupsPath": cgroup,
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "seccomp": seccomp,
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
             "rootfsPropagation": "private",
         },
     }
+    if seccomp is not None:
+        config["linux"]["seccomp"] = seccomp
+    if ids is not None:
+        namespaces.append({"type": "user"})
+        for name, extents in (("uidMappings", ids.uids), ("gidMappings", ids.gids)):
+            config["linux"][name] = [
+                {"containerID": inside, "hostID": outside, "size": count}
+                for inside, outside, count in extents
+            ]
+    if confinement.label.count(":") >= 3:
+        config["linux"]["mountLabel"] = confinement.label
+    return config
 
 
-def process_config(process: ProcessSpec, user: User) -> dict[str, Any]:
-    """The `process` object, for the entrypoint and for an exec."""
+def _rlimits(ulimits: Iterable[Ulimit], open_files: int) -> list[dict[str, Any]]:
+    """A file for a core is not written: memory holds keys."""
+    limits = {"NOFILE": (open_files, open_files), "CORE": (0, 0)}
+    limits |= {limit.name.upper(): (limit.soft, limit.hard) for limit in ulimits}
+    return [{"type": f"RLIMIT_{name}", "soft": soft, "hard": hard} for name, (soft, hard) in limits.items()]
+
+
+def process_config(process: ProcessSpec, user: User, confinement: Confinement) -> dict[str, Any]:
+    """The `process` object, for the entrypoint."""
+    bounding = list(held_capabilities(confinement.add_capabilities, confinement.drop_capabilities))
+    label = {}
+    if confinement.label:  # a context of SELinux has colons, the name of a profile has none
+        kind = "selinuxLabel" if confinement.label.count(":") >= 3 else "apparmorProfile"
+        label = {kind: confinement.label}
+    return {
+        **_process(process, user, bounding),
+        **label,
+        "noNewPrivileges": True,
+    }
+
+
+def exec_config(process: ProcessSpec, user: User, entrypoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The `process` object of a further process: as confined as the sandbox's entrypoint is."""
+    return {**entrypoint, **_process(process, user, entrypoint["capabilities"]["bounding"])}
+
+
+def _process(process: ProcessSpec, user: User, bounding: list[str]) -> dict[str, Any]:
     env = {"PATH": DEFAULT_PATH, **({"TERM": "xterm"} if process.terminal else {}), **dict(process.env)}
     # A user other than root gets no capabilities: it could use none without a way to gain privileges.
-    held = list(CAPABILITIES) if user.uid == 0 else []
+    held = bounding if user.uid == 0 else []
     return {
         "terminal": process.terminal,
         # Without groups no list: gVisor finds an empty one different from the none that a checkpoint holds.
@@ -157,16 +184,14 @@ def process_config(process: ProcessSpec, user: User) -> dict[str, Any]:
         "args": list(process.args),
         "env": [f"{key}={value}" for key, value in env.items()],
         "cwd": process.cwd,
-        "capabilities": {"bounding": list(CAPABILITIES), "effective": held, "permitted": held},
-        "noNewPrivileges": True,
+        "capabilities": {"bounding": bounding, "effective": held, "permitted": held},
     }
 
 
-def _mount(mount: Mount, sources: Mapping[str, str]) -> dict[str, Any]:
-    if mount.kind == "bind":
-        return _bind(mount.target, str(mount.source), read_only=mount.read_only)
+def _mount(mount: Mount, sources: Mapping[str, str], *, set_already: bool) -> dict[str, Any]:
     if mount.kind != "tmpfs":
-        return _bind(mount.target, sources[mount.target], read_only=True)
+        read_only = mount.read_only or mount.kind != "bind"
+        return _bind(mount.target, sources[mount.target], read_only=read_only, set_already=set_already)
     options = ["nosuid", "nodev", "mode=1777"]
     if mount.size is not None:
         options.append(f"size={mount.size}")
@@ -175,6 +200,8 @@ def _mount(mount: Mount, sources: Mapping[str, str]) -> dict[str, Any]:
     return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
-def _bind(target: str, source: str, *, read_only: bool) -> dict[str, Any]:
-    options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if read_only else "rw"]
+def _bind(target: str, source: str, *, read_only: bool, set_already: bool) -> dict[str, Any]:
+    options = ["rbind", "rprivate"]
+    if not set_already:
+        options += ["nosuid", "nodev", "ro" if read_only else "rw"]
     return {"destination": target, "type": "bind", "source": source, "options": options}

@@ -21,6 +21,9 @@ __all__ = ["DEFAULT_PROFILES", "load_seccomp"]
 DEFAULT_PROFILES = (Path("/etc/containers/seccomp.json"), Path("/usr/share/containers/seccomp.json"))
 """An administrator's first, the distribution's second, as for podman."""
 
+AGENT_PROFILE = Path(__file__).parent / "profiles" / "agent.json"
+"""What agents call (tools/learn-seccomp), and no more."""
+
 _ARCHITECTURES = {
     "x86_64": "SCMP_ARCH_X86_64",
     "aarch64": "SCMP_ARCH_AARCH64",
@@ -32,9 +35,10 @@ _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def load_seccomp(path: str, capabilities: Collection[str]) -> dict[str, Any]:
     """`linux.seccomp` of a runtime configuration, for a process with these capabilities on this machine.
 
-    `path` is empty for the default. FailedPrecondition `seccomp-profile-missing`, `seccomp-profile-invalid`.
+    `path` is empty for the default, `agent` for the tighter one that comes with AOS. FailedPrecondition
+    `seccomp-profile-missing`, `seccomp-profile-invalid`.
     """
-    candidates = (Path(path),) if path else DEFAULT_PROFILES
+    candidates = (AGENT_PROFILE if path == "agent" else Path(path),) if path else DEFAULT_PROFILES
     for candidate in candidates:
         try:
             data = candidate.read_bytes()

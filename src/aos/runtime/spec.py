@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from aos.runtime.protocol import Isolation
 
-__all__ = ["AgentSpec", "Limits", "Mount", "NetworkMode", "ProcessSpec", "Rootfs"]
+__all__ = ["AgentSpec", "Confinement", "Limits", "Mount", "NetworkMode", "ProcessSpec", "Rootfs", "Ulimit"]
 
 NetworkMode = Literal["none", "host"]
 """`none`: a network namespace of its own with loopback only. `host`: the host's. (`bridge` comes later.)"""
@@ -31,6 +31,8 @@ class Rootfs:
     """Where written files go. None: a directory of the sandbox's own, deleted with it. A build names one that
     it commits afterwards; the backend then never deletes it. A sibling `<upper>.work` is the overlay's work
     directory and belongs to the backend."""
+    size: int | None = None
+    """Bytes that written files may take; None: as many as the disk has. Not together with `upper`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ class Mount:
     target: str
     source: Path | None = None
     """For `bind`: an existing absolute host path (a file or a directory)."""
+    follow: bool = True
+    """For `bind`: whether links in `source` are followed. What a policy has allowed is canonical: a link in it has
+    been put there since, and is refused."""
     read_only: bool = False
     size: int | None = None
     """For `tmpfs`: bytes; None: half of memory, as the kernel has it."""
@@ -86,6 +91,35 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A resource limit of each process, as setrlimit(2) has it."""
+
+    name: str
+    """Such as `nofile`: the kernel's RLIMIT_NOFILE."""
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What a sandbox may do, where that is not the default. A policy says what of it may be asked for."""
+
+    add_capabilities: tuple[str, ...] = ()
+    """Beside those of aos.runtime.capabilities; `CAP_…`."""
+    drop_capabilities: tuple[str, ...] = ()
+    seccomp: str = ""
+    """`default` (the same as nothing), `agent`, `unconfined`, or the absolute path of a profile."""
+    users: Literal["", "auto", "private", "host"] = ""
+    """Whose user ids the sandbox has: `private`, a range of its own; `host`, the host's; `auto`, a range of its own
+    where the host, the backend and the mounts can; empty: as the installation is configured."""
+    label: str = ""
+    """The process's label: an AppArmor profile, or an SELinux context (`user:role:type:level`)."""
+    ulimits: tuple[Ulimit, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Devices of the Container Device Interface: `vendor.com/class=name`."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """Everything a backend needs to make one sandbox."""
 
@@ -107,3 +141,4 @@ class AgentSpec:
     """Where what the entrypoint writes is appended; not the backend's to delete. None: a file of the sandbox's
     own, deleted with it."""
     annotations: tuple[tuple[str, str], ...] = ()
+    confinement: Confinement = field(default_factory=Confinement)

@@ -62,6 +62,7 @@ class Runsc:
     )
     isolation: Isolation = "kernel"
     seccomp = False
+    user_namespaces = False
     own_group = False
 
     def __init__(self, program: str = "runsc") -> None:

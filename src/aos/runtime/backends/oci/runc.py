@@ -41,6 +41,7 @@ class Runc:
     )
     isolation: Isolation = "namespaces"
     seccomp = True
+    user_namespaces = True
     own_group = True
 
     def __init__(self, program: str = "") -> None:

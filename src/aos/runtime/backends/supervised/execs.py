@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,7 +26,7 @@ from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed, reap, wait_readable
 from aos.runtime.backends.supervised.record import Record, remove_tree
-from aos.runtime.bundle import process_config
+from aos.runtime.bundle import exec_config
 from aos.runtime.protocol import Exec
 from aos.runtime.state import ExitStatus, SandboxState
 from aos.runtime.users import resolve_user
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     from aos.runtime.spec import ProcessSpec
 
 __all__ = ["Execs"]
+
+
+class _Config(msgspec.Struct):
+    """What is read of a configuration."""
+
+    process: dict[str, Any]
+
+
+_config = msgspec.json.Decoder(_Config).decode
 
 
 class Execs:
@@ -67,7 +76,8 @@ class Execs:
         bundle = directory / "exec" / exec_id
         bundle.mkdir(parents=True, mode=0o700)
         try:
-            (bundle / "process.json").write_bytes(msgspec.json.encode(process_config(process, user)))
+            entrypoint = _config((directory / "config.json").read_bytes()).process
+            (bundle / "process.json").write_bytes(msgspec.json.encode(exec_config(process, user, entrypoint)))
             conmon = await Conmon.launch(
                 conmon=conmon_path,
                 runtime=[

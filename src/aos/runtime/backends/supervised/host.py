@@ -16,8 +16,9 @@ from aos.errors import FailedPrecondition, NotFound
 from aos.runtime.backends.supervised.conmon import PIDFILE
 from aos.runtime.backends.supervised.launch import run_tool, tool_environment
 from aos.runtime.backends.supervised.record import Record, process_start, read_status
-from aos.runtime.bundle import CAPABILITIES
+from aos.runtime.capabilities import held_capabilities
 from aos.runtime.cgroups import detect_cgroups, kill_all
+from aos.runtime.id_ranges import IdRanges
 from aos.runtime.seccomp import load_seccomp
 from aos.runtime.state import SandboxState
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.tool import Tool
     from aos.runtime.cgroups import Cgroups
+    from aos.runtime.spec import Confinement
 
 __all__ = ["TOOL_SECONDS", "Host", "SupervisedConfig", "find_program", "wrong_state"]
 
@@ -42,6 +44,10 @@ class SupervisedConfig:
     cgroup_parent: str
     conmon: str = "conmon"
     seccomp: str = ""
+    users: str = "host"
+    """As AgentSpec's confinement has it, where that says nothing."""
+    ids: str = ""
+    """The range that sandboxes' own user ids are from (aos.runtime.id_ranges)."""
 
 
 class Host:
@@ -55,7 +61,8 @@ class Host:
         self.states = config.state / "runtime" / tool.backend
         self._cgroups: Cgroups | None = None
         self._tools: tuple[str, str] | None = None
-        self._seccomp: msgspec.Raw | None = None
+        self._seccomp: dict[tuple[str, tuple[str, ...]], msgspec.Raw] = {}
+        self._id_ranges: IdRanges | None = None
 
     @property
     def cgroups(self) -> Cgroups:
@@ -69,11 +76,23 @@ class Host:
             self._tools = self.tool.find(), find_program(self.config.conmon)
         return self._tools
 
-    def seccomp_profile(self) -> msgspec.Raw:
-        if self._seccomp is None:
-            profile = load_seccomp(self.config.seccomp, CAPABILITIES)
-            self._seccomp = msgspec.Raw(msgspec.json.encode(profile))
-        return self._seccomp
+    @property
+    def id_ranges(self) -> IdRanges:
+        if self._id_ranges is None:
+            self._id_ranges = IdRanges.of_host(self.config.ids)
+        return self._id_ranges
+
+    def seccomp_profile(self, confinement: Confinement) -> msgspec.Raw | None:
+        """None: system calls are not filtered."""
+        name = confinement.seccomp
+        if not self.tool.seccomp or name == "unconfined":
+            return None
+        path = self.config.seccomp if name in ("", "default") else name
+        held = held_capabilities(confinement.add_capabilities, confinement.drop_capabilities)
+        if (path, held) not in self._seccomp:
+            profile = load_seccomp(path, held)
+            self._seccomp[path, held] = msgspec.Raw(msgspec.json.encode(profile))
+        return self._seccomp[path, held]
 
     def state(self, id: SandboxId) -> SandboxState:
         directory = self.directory(id)

@@ -18,12 +18,14 @@ from aos.errors import AlreadyExists, FailedPrecondition, NotFound
 from aos.ids import SandboxId
 from aos.runtime.backends.supervised.checks import bad_image, check_image, check_spec, check_targets
 from aos.runtime.backends.supervised.conmon import LOG, Conmon
+from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed
-from aos.runtime.backends.supervised.mounts import MemoryFile, Mounts, Overlay
+from aos.runtime.backends.supervised.mounts import STAGE, Bind, MemoryFile, Mounts, Overlay
 from aos.runtime.backends.supervised.record import Record, process_start
+from aos.runtime.backends.supervised.user_ids import choose_ids
 from aos.runtime.bundle import runtime_config
 from aos.runtime.state import Sandbox, SandboxState
 from aos.runtime.users import resolve_user
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aos.oci.layer import Layer
+    from aos.runtime.backends.supervised.disk import Disk
     from aos.runtime.backends.supervised.ending import Ends
     from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.removal import Removal
+    from aos.runtime.backends.supervised.user_ids import UserIds
     from aos.runtime.spec import AgentSpec, Mount
 
 __all__ = ["Making"]
@@ -62,8 +66,8 @@ class Making:
             )
         tools, directory = self._host.tools(), self._host.sandboxes / id
         tool = self._host.tool
-        seccomp, options = self._host.seccomp_profile() if tool.seccomp else None, tool.options(spec)
         check_spec(spec)
+        seccomp, options = self._host.seccomp_profile(spec.confinement), tool.options(spec)
         layers = await self._lowers(spec.rootfs.layers)
         tree = LayerTree([*layers, *filter(None, (spec.rootfs.upper,))])
         check_command(spec.process, tree, check_targets(spec, tree))
@@ -78,8 +82,11 @@ class Making:
             ) from error
         group = self._host.group(id)
         conmon: Conmon | None = None
+        users: UserIds | None = None
         try:
-            mounts = self._prepare(directory, spec, layers, trees, seccomp)
+            users = choose_ids(self._host, directory, spec)
+            disk = None if spec.rootfs.size is None else await make_disk(directory, spec.rootfs.size)
+            mounts = self._prepare(directory, spec, layers, trees, seccomp, users, disk)
             try:
                 self._host.cgroups.create(group, tool.group_limits(spec.limits))
             except OSError as error:
@@ -100,16 +107,19 @@ class Making:
                 mounts=mounts,
                 inside=None if tool.own_group else functools.partial(self._host.cgroups.spawn_inside, group),
             )
+            # What is mounted for the sandbox alone is seen through a process that sees it.
+            seen_by = f"/proc/{conmon.pid}/root" if disk is not None else ""
             record = Record(
                 conmon.pid,
                 process_start(conmon.pid) or "",
                 spec.process.terminal,
                 tuple(map(str, layers)),
-                str(mounts.overlays[0].upper),
+                f"{seen_by}{mounts.overlays[0].upper}",
                 str(log),
                 tools[0],
                 options,
                 str(image or ""),
+                users.ids.uids[0][1:] if users is not None else (),
             )
             record.write(directory)
             pid = await conmon.created()
@@ -122,6 +132,9 @@ class Making:
 
                 raise storage_error(error, directory) from error
             raise
+        finally:
+            if users is not None:
+                users.close()
         self._ends.watch(id, record)
         return Sandbox(id, SandboxState.CREATED, pid)
 
@@ -137,53 +150,68 @@ class Making:
         layers: tuple[Path, ...],
         trees: Mapping[str, tuple[Path, ...]],
         seccomp: msgspec.Raw | None,
+        users: UserIds | None,
+        disk: Disk | None,
     ) -> Mounts:
         """Write the bundle; what it takes for granted that is mounted when conmon starts."""
-        upper = spec.rootfs.upper or directory / "upper"
-        work = directory / "work"
+        place, ids = (STAGE, users.ids) if users is not None else (directory, IdMap.identity())
+        snapshots, rootfs = self._host.content.snapshots.directory, place / "rootfs"
         if spec.rootfs.upper is None:
-            upper.mkdir()
-            _take_on(upper, layers[-1])
+            written, root = disk.directory if disk is not None else directory, _root_of(layers[-1], ids)
+            overlay = Overlay(snapshots, layers, rootfs, written / "upper", written / "work", root)
+            user = resolve_user(spec.process.user, LayerTree(layers))
         else:
+            upper = spec.rootfs.upper
             work = upper.with_name(upper.name + ".work")
-        work.mkdir(exist_ok=True)
-        (directory / "rootfs").mkdir()
-        snapshots = self._host.content.snapshots.directory
-        overlays = [Overlay(snapshots, layers, directory / "rootfs", upper, work)]
+            work.mkdir(exist_ok=True)
+            overlay = Overlay(snapshots, layers, rootfs, upper, work)
+            user = resolve_user(spec.process.user, LayerTree([*layers, upper]))
+        overlays, binds, memory = [overlay], list[Bind](), list[MemoryFile]()
         sources: dict[str, str] = {}
-        memory: list[MemoryFile] = []
-        user = resolve_user(spec.process.user, LayerTree([*layers, upper]))
-        hosts = directory / "hosts"
-        hosts.write_text(f"127.0.0.1\tlocalhost {spec.hostname}\n::1\tlocalhost\n")
-        files = {"/etc/hosts": str(hosts)}
-        targets = {mount.target for mount in spec.mounts}
-        if spec.network == "host":
-            files = {"/etc/hosts": "/etc/hosts", "/etc/resolv.conf": "/etc/resolv.conf"}
+        owner = ids.to_host(user.uid, user.gid)
+
+        def bind(
+            target: str, source: Path, *, read_only: bool, follow: bool = True, mapped: bool = True
+        ) -> None:
+            binds.append(Bind(source, place / "binds" / str(len(binds)), read_only, follow, mapped))
+            sources[target] = str(binds[-1].target)
+
         for number, mount in enumerate(spec.mounts):
-            if mount.kind == "layers":
-                tree = directory / f"layers-{number}"
-                tree.mkdir()
+            if mount.kind == "bind" and mount.source is not None:
+                bind(mount.target, mount.source, read_only=mount.read_only, follow=mount.follow)
+            elif mount.kind == "layers":
+                tree = place / f"layers-{number}"
                 overlays.append(Overlay(snapshots, trees[mount.target], tree))
                 sources[mount.target] = str(tree / _find(mount, LayerTree(trees[mount.target])))
             elif mount.kind == "file":
-                sources[mount.target] = str(directory / "memory" / str(len(memory)))
-                memory.append(MemoryFile(mount.data, mount.mode, user.uid, user.gid))
-        if memory:
-            (directory / "memory").mkdir(mode=0o700)
+                sources[mount.target] = str(place / "memory" / str(len(memory)))
+                memory.append(MemoryFile(mount.data, mount.mode, *owner))
+        hosts = directory / "hosts"
+        hosts.write_text(f"127.0.0.1\tlocalhost {spec.hostname}\n::1\tlocalhost\n")
+        files = {"/etc/hosts": hosts}
+        if spec.network == "host":
+            files = {"/etc/hosts": Path("/etc/hosts"), "/etc/resolv.conf": Path("/etc/resolv.conf")}
+        files = {to: source for to, source in files.items() if to not in sources and source.exists()}
+        for target, source in files.items():
+            bind(target, source, read_only=True)
+        if users is not None and spec.network != "none":
+            bind("/sys", Path("/sys"), read_only=True, mapped=False)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         config = runtime_config(
             spec,
             user=user,
-            rootfs=str(directory / "rootfs"),
+            rootfs=str(rootfs),
             cgroup=f"/{self._host.group(id=SandboxId(directory.name))}/payload",
-            files={to: source for to, source in files.items() if to not in targets and Path(source).exists()},
+            files=tuple(files),
             sources=sources,
             seccomp=seccomp,
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
+            ids=users.ids if users is not None else None,
         )
         self._host.tool.configure(config, spec)
         (directory / "config.json").write_bytes(msgspec.json.encode(config))
-        return Mounts(tuple(overlays), tuple(memory), directory / "memory")
+        namespace = users.namespace if users is not None else None
+        return Mounts(place, tuple(overlays), tuple(binds), tuple(memory), namespace, disk)
 
     async def start(self, id: SandboxId) -> None:
         state = self._host.state(id)
@@ -215,8 +243,7 @@ def _find(mount: Mount, tree: LayerTree) -> str:
     return path
 
 
-def _take_on(directory: Path, like: Path) -> None:
-    """The upper directory's own mode and owner are those of the sandbox's root directory."""
-    status = like.stat()
-    os.chown(directory, status.st_uid, status.st_gid)
-    directory.chmod(status.st_mode & 0o7777)
+def _root_of(layer: Path, ids: IdMap) -> tuple[int, int, int]:
+    """Owner and mode of the sandbox's root directory: those of the topmost layer's."""
+    status = layer.stat()
+    return *ids.to_host(status.st_uid, status.st_gid), status.st_mode & 0o7777

@@ -7,18 +7,28 @@ process of the sandbox is gone, so is everything here, whatever was killed in be
 from __future__ import annotations
 
 import ctypes
-import functools
+import errno
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, FailedPrecondition
+from aos.runtime.backends.supervised.native import (
+    attach,
+    clone_tree,
+    libc,
+    map_ids,
+    open_canonical,
+    restrict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-__all__ = ["MemoryFile", "Mounts", "Overlay", "separate_directory"]
+    from aos.runtime.backends.supervised.disk import Disk
+
+__all__ = ["STAGE", "Bind", "MemoryFile", "Mounts", "Overlay", "separate_directory"]
 
 _CLONE_NEWNS, _CLONE_FS = 0x00020000, 0x00000200
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
@@ -27,6 +37,11 @@ _DATA_LIMIT = 4095
 """Bytes: mount(2) copies one page of options."""
 _OVERLAY_OPTIONS = "redirect_dir=off,index=off,metacopy=off"
 """What a layer can hold is all that the upper directory may contain."""
+
+
+STAGE = Path("/run/aos-sandbox")
+"""Where all this is mounted for a sandbox with user ids of its own: its root user must be able to walk there, which it
+could not do in a directory of ours. An empty directory on the host; what is mounted there, one sandbox alone sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,8 @@ class Overlay:
     target: Path
     upper: Path | None = None
     work: Path | None = None
+    root: tuple[int, int, int] | None = None
+    """Owner, group and mode of the upper directory, which is made together with `work`; None: both exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +66,111 @@ class MemoryFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Bind:
+    """A file or directory of the host at `target`, and what is mounted below it."""
+
+    source: Path
+    target: Path
+    read_only: bool = False
+    follow: bool = True
+    """Whether links in `source` are followed; else they are refused."""
+    mapped: bool = True
+    """Whether its files' ids are mapped as the layers' are; the kernel's own file systems cannot."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mounts:
-    overlays: tuple[Overlay, ...]
-    files: tuple[MemoryFile, ...]
     directory: Path
-    """Where the files go: `<directory>/0`, `<directory>/1`, …"""
+    """What all targets are in: the sandbox's own directory, or STAGE."""
+    overlays: tuple[Overlay, ...]
+    binds: tuple[Bind, ...] = ()
+    files: tuple[MemoryFile, ...] = ()
+    """They go to `<directory>/memory/0`, `<directory>/memory/1`, …"""
+    user_namespace: int | None = None
+    """A descriptor: as whose ids layers and binds are seen. None: the host's."""
+    disk: Disk | None = None
+    """What holds the first overlay's upper directory, when that is not the host's file system."""
 
     def mount_privately(self) -> None:
         """Leave the host's mount namespace for one that holds all this too: the calling thread's, for good."""
-        libc = _libc()
-        if libc.unshare(_CLONE_NEWNS) != 0:
+        if libc().unshare(_CLONE_NEWNS) != 0:
             raise _refused("make a mount namespace")
-        if libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None) != 0:
-            raise _refused("make the mount namespace private")
+        _mount("/", None, None, _MS_REC | _MS_SLAVE)
+        if self.directory == STAGE:
+            _mount(STAGE, "tmpfs", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0711,size=1m")
+        if self.disk is not None:
+            self.disk.mount()
         for overlay in self.overlays:
-            _mount_overlay(overlay)
+            self._mount_overlay(overlay)
+        for bind in self.binds:
+            self._mount_bind(bind)
         if self.files:
-            _mount_files(self.directory, self.files)
+            _mount_files(self.directory / "memory", self.files)
+
+    def _mount_overlay(self, overlay: Overlay) -> None:
+        if overlay.root is not None and overlay.upper is not None and overlay.work is not None:
+            overlay.work.mkdir()
+            overlay.upper.mkdir()
+            os.chown(overlay.upper, overlay.root[0], overlay.root[1])
+            overlay.upper.chmod(overlay.root[2])
+        overlay.target.mkdir(exist_ok=True)
+        lowers = overlay.lower_directory
+        if self.user_namespace is not None:
+            lowers = self.directory / "layers"
+            if not lowers.exists():
+                lowers.mkdir(mode=0o700)
+                self._place(Bind(overlay.lower_directory, lowers, read_only=True))
+        os.chdir(lowers)  # this thread's own: unshare(CLONE_NEWNS) implies CLONE_FS
+        _overlay(overlay)
+
+    def _mount_bind(self, bind: Bind) -> None:
+        try:
+            if not bind.target.parent.exists():
+                bind.target.parent.mkdir()
+                bind.target.parent.chmod(0o711)  # whatever the umask: the sandbox's root user walks through
+            if bind.source.is_dir():
+                bind.target.mkdir()
+            else:
+                bind.target.touch()
+            self._place(bind)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                why = "a symbolic link stands where a path was that may be mounted"
+            else:
+                why = error.strerror or str(error)
+            raise FailedPrecondition(
+                f"cannot mount {bind.source}: {why}",
+                code="mount-failed",
+                hint="the source must be an existing file or directory of this host",
+                source=str(bind.source),
+            ) from error
+
+    def _place(self, bind: Bind) -> None:
+        if bind.follow:
+            opened = os.open(bind.source, os.O_PATH | os.O_CLOEXEC)
+        else:
+            opened = open_canonical(bind.source)
+        try:
+            tree = clone_tree(opened)
+        finally:
+            os.close(opened)
+        try:
+            if self.user_namespace is not None and bind.mapped:
+                map_ids(tree, self.user_namespace)
+            restrict(tree, read_only=bind.read_only)
+            attach(tree, bind.target)
+        finally:
+            os.close(tree)
 
 
 def separate_directory() -> None:
     """Give the calling thread a working directory of its own, for good."""
-    if _libc().unshare(_CLONE_FS) != 0:
+    if libc().unshare(_CLONE_FS) != 0:
         raise _refused("have a working directory of its own")
 
 
-def _mount_overlay(overlay: Overlay) -> None:
-    os.chdir(overlay.lower_directory)  # this thread's own: unshare(CLONE_NEWNS) implies CLONE_FS
+def _overlay(overlay: Overlay) -> None:
+    """The working directory holds the layers."""
     # The kernel takes no directory twice. Of equal layers the topmost hides all that the others hold.
     lowers = ":".join(dict.fromkeys(path.name for path in reversed(overlay.lowers)))
     if overlay.upper is not None and overlay.work is not None:
@@ -89,18 +184,16 @@ def _mount_overlay(overlay: Overlay) -> None:
             code="too-many-layers",
             hint="build the package with fewer steps",
         )
-    flags = ctypes.c_ulong(0 if overlay.upper is not None else _MS_RDONLY)
-    if _libc().mount(b"overlay", os.fsencode(overlay.target), b"overlay", flags, os.fsencode(options)) != 0:
-        raise _refused(f"mount layers at {overlay.target}")
+    _mount(overlay.target, "overlay", "overlay", 0 if overlay.upper is not None else _MS_RDONLY, options)
 
 
 def _mount_files(directory: Path, files: Sequence[MemoryFile]) -> None:
-    flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
-    for options in (b"mode=0700,noswap", b"mode=0700"):  # noswap: since Linux 6.4
-        if _libc().mount(b"tmpfs", os.fsencode(directory), b"tmpfs", flags, options) == 0:
-            break
-    else:
-        raise _refused(f"mount a tmpfs at {directory}")
+    directory.mkdir(exist_ok=True)
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    try:
+        _mount(directory, "tmpfs", "tmpfs", flags, "mode=0711,noswap")  # noswap: since Linux 6.4
+    except FailedPrecondition:
+        _mount(directory, "tmpfs", "tmpfs", flags, "mode=0711")
     for number, file in enumerate(files):
         descriptor = os.open(
             directory / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
@@ -115,9 +208,13 @@ def _escape(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
 
 
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _mount(target: Path | str, source: str | None, kind: str | None, flags: int, options: str = "") -> None:
+    def text(word: str | None) -> bytes | None:
+        return None if word is None else os.fsencode(word)
+
+    data = text(options or None)
+    if libc().mount(text(source), os.fsencode(target), text(kind), ctypes.c_ulong(flags), data) != 0:
+        raise _refused(f"mount {kind or 'propagation'} at {target}")
 
 
 def _refused(what: str) -> AosError:

@@ -42,6 +42,8 @@ class Record:
     """What stands before the verb in each of the runtime's command lines."""
     image: str
     """The checkpoint that it goes on from; empty: it begins at its entrypoint."""
+    ids: tuple[int, ...] = ()
+    """(first, how many): the host's ids that its own are, from 0 on; empty: they are the host's."""
 
     def write(self, directory: Path) -> None:
         _replace(directory / _RECORD, asdict(self))
@@ -51,7 +53,8 @@ class Record:
         """None for a sandbox whose creation did not get that far."""
         try:
             raw = json.loads((directory / _RECORD).read_bytes())
-            return cls(**{**raw, "layers": tuple(raw["layers"]), "options": tuple(raw["options"])})
+            lists = {name: tuple(raw[name]) for name in ("layers", "options", "ids")}
+            return cls(**{**raw, **lists})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 

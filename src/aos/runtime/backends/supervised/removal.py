@@ -63,6 +63,8 @@ class Removal:
             directory.rename(doomed)
         self._ends.forget(id)
         await asyncio.to_thread(remove_tree, doomed)
+        if record is not None and record.ids:
+            self._host.id_ranges.release(record.ids[0], directory)
 
     async def give_up(self, id: SandboxId, conmon: Conmon | None) -> None:
         """Creation failed: remove every trace, whatever else happens meanwhile."""

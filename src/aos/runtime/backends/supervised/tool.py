@@ -30,6 +30,8 @@ class Tool(Protocol):
     isolation: Isolation
     seccomp: bool
     """Whether it takes a seccomp profile."""
+    user_namespaces: bool
+    """Whether its sandboxes may have user ids of their own."""
     own_group: bool
     """Whether it puts the sandbox into its cgroup (`linux.cgroupsPath`) by itself. Else conmon is started in there,
     with all that comes after it, and leaves again."""

@@ -1,0 +1,106 @@
+"""Whose user ids a sandbox has: a range of its own where host, backend and mounts can do that, else the host's.
+
+With a range of its own, what is root inside is nobody outside. Files that are there already (layers, mounts) are shown
+with their ids mapped, by the kernel: nothing is copied, and what the agent writes to a mounted directory belongs there
+to whom it belongs inside. What it writes to its own root lies on the disk as its range's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aos import errors
+from aos.errors import AosError, FailedPrecondition
+from aos.runtime.backends.supervised.mounts import STAGE
+from aos.runtime.backends.supervised.native import clone_tree, map_ids, user_namespace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aos.content.protocol import IdMap
+    from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.spec import AgentSpec
+
+__all__ = ["UserIds", "choose_ids"]
+
+
+@dataclass(frozen=True, slots=True)
+class UserIds:
+    ids: IdMap
+    namespace: int
+    """A descriptor of a user namespace that maps them."""
+
+    def close(self) -> None:
+        os.close(self.namespace)
+
+
+def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
+    """None: the host's. FailedPrecondition `user-namespace-unavailable`, NotImplemented `capability-missing` where the
+    sandbox must have its own and cannot."""
+    wanted = spec.confinement.users or host.config.users
+    if wanted == "host" or spec.rootfs.upper is not None:  # a build keeps what was written, with its owners
+        return None
+    try:
+        if not host.tool.user_namespaces:
+            raise errors.NotImplemented(
+                f"the {host.tool.backend} backend has no user ids of its own for each sandbox",
+                code="capability-missing",
+                hint="run it with --userns host, or with the oci backend",
+                backend=host.tool.backend,
+            )
+        return _own(host, directory, spec)
+    except AosError:
+        if wanted == "private":
+            raise
+        return None
+
+
+def _own(host: Host, directory: Path, spec: AgentSpec) -> UserIds:
+    ranges = host.id_ranges
+    ids = ranges.claim(directory)
+    try:
+        # Its root is there on the host, too, and empty: from outside, runc works in that directory.
+        if not (STAGE / "rootfs").exists():
+            (STAGE / "rootfs").mkdir(parents=True, exist_ok=True)
+            STAGE.chmod(0o711)  # whatever the umask
+        namespace = user_namespace(ids)
+    except OSError as error:
+        ranges.release(ids.uids[0][1], directory)
+        raise _unavailable(f"no user namespace can be made: {error.strerror}") from error
+    try:
+        for path in (host.content.snapshots.directory, *_mounted(spec)):
+            _try(path, namespace)
+    except BaseException:
+        os.close(namespace)
+        ranges.release(ids.uids[0][1], directory)
+        raise
+    return UserIds(ids, namespace)
+
+
+def _mounted(spec: AgentSpec) -> list[Path]:
+    return [mount.source for mount in spec.mounts if mount.kind == "bind" and mount.source is not None]
+
+
+def _try(path: Path, namespace: int) -> None:
+    try:
+        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            tree = clone_tree(opened)
+        finally:
+            os.close(opened)
+        try:
+            map_ids(tree, namespace)
+        finally:
+            os.close(tree)
+    except OSError as error:
+        raise _unavailable(f"the ids of {path} cannot be mapped: {error.strerror}") from error
+
+
+def _unavailable(why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"the sandbox cannot have user ids of its own: {why}",
+        code="user-namespace-unavailable",
+        hint="run it with --userns host or auto; id-mapped mounts need Linux 5.19 and a file system that has them",
+    )
