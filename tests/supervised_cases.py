@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aos.compose import bridge_network
 from aos.config import Config
 from aos.content.store import ContentStore
 from aos.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -66,7 +67,7 @@ class SupervisedKit:
         config = SupervisedConfig(
             self.config.root, self.config.state, self.config.installation, users=self.users
         )
-        return SupervisedRuntime(config, self.tool, self.content)
+        return SupervisedRuntime(config, self.tool, self.content, bridge_network(self.config))
 
     def command(self, program: str, *args: str) -> tuple[str, ...]:
         if program == "missing":

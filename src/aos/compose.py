@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from aos.registry.exchange import Exchange
     from aos.registry.local import LocalRegistry
     from aos.runtime.facade import RuntimeFacade
+    from aos.runtime.network.maker import BridgeMaker
 
 __all__ = ["build", "build_services", "content_store", "exchange", "local_registry", "runtime"]
 
@@ -462,7 +463,14 @@ def build_plugins(environ: Mapping[str, str]) -> Plugins:
     return Plugins(environ=environ, inputs_limit=min(INPUTS_LIMIT, limit), execute_limit=limit)
 
 
-def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
+def bridge_network(config: Config) -> BridgeMaker:
+    """What connects sandboxes."""
+    from aos.runtime.network.maker import BridgeMaker
+
+    return BridgeMaker(config.installation, config.state / "network", config.network_pool)
+
+
+def runtime(config: Config, content: ContentStore, network: BridgeMaker | None = None) -> RuntimeFacade:
     """Every backend of this installation, `config.runtime` by default."""
     from aos.runtime.backends.gvisor import Runsc
     from aos.runtime.backends.oci import Runc
@@ -477,9 +485,10 @@ def runtime(config: Config, content: ContentStore) -> RuntimeFacade:
         conmon=config.conmon,
         seccomp=config.seccomp,
     )
+    network = network or bridge_network(config)
     tools = (Runc(config.oci_runtime), Runsc(config.runsc))
     return RuntimeFacade(
-        {tool.backend: SupervisedRuntime(supervised, tool, content) for tool in tools},
+        {tool.backend: SupervisedRuntime(supervised, tool, content, network) for tool in tools},
         config.runtime,
         check_isolation(config.isolation, "[runtime] isolation"),
     )
@@ -531,9 +540,9 @@ def serve_node(*, ready: int | None = None) -> None:
         config = load_config(os.environ)
         prepare(config, foreground=ready is None)
         with single_instance(config):
-            content = content_store(config)
+            content, network = content_store(config), bridge_network(config)
             registry = local_registry(config, content)
-            backends = runtime(config, content)
+            backends = runtime(config, content, network)
             volumes = Volumes(config.root / "volumes")
             journal = SqliteJournal(config.root / "node" / "journal.sqlite3")
             try:
@@ -541,8 +550,11 @@ def serve_node(*, ready: int | None = None) -> None:
                     serve(
                         config,
                         runtime=backends,
+                        network=network,
                         journal=journal,
-                        programs=PackagePrograms(content, registry, volumes),
+                        programs=PackagePrograms(
+                            content, registry, volumes, host_network=config.network_host == "allow"
+                        ),
                         content=content,
                         registry=registry,
                         builds=_BuildCache(config.root / "build", content, backends),

@@ -42,6 +42,11 @@ class Config:
     seccomp: str = ""
     """Path of the seccomp profile (`[runtime] seccomp`); empty: the one of containers-common."""
 
+    network_pool: str = ""
+    """Addresses of sandboxes (`[network] pool = "10.99.0.0/16"`); empty: a /16 that the host has no route to."""
+    network_host: str = "allow"
+    """Whether agents may have the host's own network (`[network] host`): allow or forbid."""
+
     build_cache: int = 20 << 30
     """Bytes of layers that builds keep for the next ones, the last used (`[build] cache = "20Gi"`); 0: no limit."""
     allow_host_hooks: bool = False
@@ -67,6 +72,8 @@ _KEYS = {
     ("runtime", "gvisor"): "runsc",
     ("runtime", "conmon"): "conmon",
     ("runtime", "seccomp"): "seccomp",
+    ("network", "pool"): "network_pool",
+    ("network", "host"): "network_host",
     ("build", "cache"): "build_cache",
     ("allow_host_hooks",): "allow_host_hooks",
 }
@@ -102,6 +109,10 @@ def load_config(environ: Mapping[str, str], *, uid: int | None = None) -> Config
                 code="config-invalid",
                 hint=f"set AOS_{key.upper()} or '{key}' in the configuration to a path that begins with '/'",
             )
+    if values.get("network_host", "allow") not in ("allow", "forbid"):
+        raise InvalidArgument(
+            f"network.host must be allow or forbid, not {values['network_host']!r:.60}", code="config-invalid"
+        )
     return Config(**values)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aos.runtime.backends.oci import Runc
+from aos.runtime.spec import NetworkSpec
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
 from supervised_cases import SupervisedCases, SupervisedKit
@@ -32,7 +33,7 @@ class TestRunc(SupervisedCases):
 
     @case
     async def test_host_network_is_the_hosts(self, kit: SupervisedKit) -> None:
-        spec = replace(self.shell(kit, "readlink /proc/self/ns/net"), network="host")
+        spec = replace(self.shell(kit, "readlink /proc/self/ns/net"), network=NetworkSpec("host"))
         assert (await self.says(kit, spec)).strip() == str(Path("/proc/self/ns/net").readlink())
 
     @case

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from aos.agentfile.definition import Copy, Install, Plugin, Run
 from aos.agentfile.mounts import FIELDS, read_mode, read_mounts
@@ -132,11 +132,12 @@ def _run(walk: Walk, node: Node) -> Run | None:
     return None if args is None else Run(args, env, user or "", work_dir or "", network, *mounts)
 
 
-def _network(walk: Walk, node: Node) -> Literal["none", "host"]:
+def _network(walk: Walk, node: Node) -> Literal["none", "host", "bridge"]:
     """A mode, or whether there is one at all."""
     if isinstance(node, ScalarNode) and scalar_kind(node) == "boolean":
         return "host" if walk.boolean(node, "run.network") else "none"
-    return "host" if walk.choice(node, "run.network", ("none", "host"), ("bridge",)) == "host" else "none"
+    mode = walk.choice(node, "run.network", ("none", "host", "bridge"))
+    return cast("Literal['none', 'host', 'bridge']", mode or "none")
 
 
 def _command(walk: Walk, node: Node, what: str) -> tuple[str, ...] | None:

@@ -44,7 +44,16 @@ VERB = Verb(
         Option("memory", "m", "SIZE", "Most memory, such as 512m or 2g"),
         Option("cpus", "", "NUMBER", "Most CPUs, such as 0.5"),
         Option("pids", "", "NUMBER", "Most processes and threads"),
-        Option("network", "", "MODE", "none (loopback only) or host", choices=("none", "host")),
+        Option("network", "", "MODE", "none (loopback only), bridge, host, or agent:NAME (that of another)"),
+        Option("publish", "p", "[[IP:]HOST:]PORT", "Let a port of the host lead to it", repeat=True),
+        Option("publish-all", "P", help="Publish every port that the package names"),
+        Option(
+            "egress",
+            "",
+            "RULE",
+            "What it may reach: internet, none, or rules as 'allow NET tcp 443'",
+            repeat=True,
+        ),
         Option(
             "restart",
             "",
@@ -162,6 +171,12 @@ def _call(args: Arguments) -> dict[str, Any]:
         call["restart_limit"] = _values.restart_limit(args["restart-limit"], "--restart-limit")
     if once and args["restart"] is None:
         call["restart"] = "never"  # whatever the package says: one process is what was asked for
+    if args["egress"]:
+        call["egress"] = args["egress"]
+    if args["publish"]:
+        call["publish"] = args["publish"]
+    if args["publish-all"]:
+        call["publish_all"] = True
     size = dimensions() if args["tty"] else None
     if size is not None:
         call["rows"], call["columns"] = size

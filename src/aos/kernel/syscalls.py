@@ -56,6 +56,9 @@ class RunAgent(_Params, frozen=True):
     mounts: tuple[BindMount, ...] = ()
     limits: LimitParams = LimitParams()
     network: str | None = None
+    egress: tuple[str, ...] | None = None
+    publish: tuple[str, ...] = ()
+    publish_all: bool = False
     runtime: str = ""
     restart: str | None = None
     restart_limit: RestartLimit | None = None
@@ -159,6 +162,7 @@ CALLS: dict[str, type[_Params]] = {
     "agent.stats": StatsOf,
     "agent.exec": ExecInAgent,
     "exec.start": StartExec,
+    "network.list": Nothing,
     "events.watch": WatchEvents,
     "volume.list": Nothing,
     "volume.inspect": OfVolume,

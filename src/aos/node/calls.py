@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aos.kernel.journal import Entry
     from aos.kernel.process.records import Agent, ExitRecord, Process
     from aos.node.housekeeping import Housekeeping
+    from aos.node.network import NodeNetwork
     from aos.node.node import Node
     from aos.node.programs import PackagePrograms
     from aos.node.server import Caller
@@ -52,6 +53,7 @@ class Calls:
         programs: PackagePrograms,
         housekeeping: Housekeeping,
         volumes: Volumes,
+        network: NodeNetwork,
         config: Config,
         stop: Callable[[], None],
     ) -> None:
@@ -59,6 +61,7 @@ class Calls:
         self._programs = programs
         self._housekeeping = housekeeping
         self._volumes = volumes
+        self._network = network
         self._config = config
         self._stop = stop
         self._started_at = node.clock.now()
@@ -140,6 +143,9 @@ class Calls:
         ]
 
     # Agents.
+
+    async def network_list(self, _: syscalls.Nothing) -> dict[str, Any]:
+        return await self._network.list()
 
     async def agent_run(self, call: syscalls.RunAgent) -> Answer:
         program, restart, limit = await self._programs.program(call)

@@ -20,6 +20,7 @@ from aos.errors import AlreadyExists, AosError, FailedPrecondition, Internal
 from aos.node.adoption import adopt
 from aos.node.calls import Calls
 from aos.node.housekeeping import BuildCache, Housekeeping
+from aos.node.network import NodeNetwork
 from aos.node.node import Node
 from aos.node.server import Server
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from aos.node.volumes import Volumes
     from aos.registry.protocol import PackageRegistry
     from aos.runtime.facade import RuntimeFacade
+    from aos.runtime.network.maker import BridgeMaker
 
 __all__ = ["Ready", "already_running", "boot_id", "prepare", "serve", "single_instance"]
 
@@ -157,6 +159,7 @@ async def serve(
     volumes: Volumes,
     clock: Clock,
     ids: IdSource,
+    network: BridgeMaker,
     boot: str,
     ready: Ready,
 ) -> None:
@@ -167,21 +170,25 @@ async def serve(
         loop.add_signal_handler(signum, stop.set)
     logs = config.root / "logs"
     logs.mkdir(mode=0o700, exist_ok=True)
-    async with Node(
-        runtime=runtime,
-        journal=journal,
-        programs=programs,
-        logs=logs,
-        clock=clock,
-        ids=ids,
-        boot=boot,
-        allow_host_hooks=config.allow_host_hooks,
-    ) as node:
+    async with (
+        NodeNetwork(network) as connected,
+        Node(
+            runtime=runtime,
+            journal=journal,
+            programs=programs,
+            logs=logs,
+            clock=clock,
+            ids=ids,
+            boot=boot,
+            allow_host_hooks=config.allow_host_hooks,
+        ) as node,
+    ):
+        connected.serve(node)
         await adopt(node)
         node.start(volumes.sweep(), "sweep volumes")
         housekeeping = Housekeeping(node, content, registry, builds, config.root)
         with _listening(config) as listening:
-            calls = Calls(node, programs, housekeeping, volumes, config, stop.set)
+            calls = Calls(node, programs, housekeeping, volumes, connected, config, stop.set)
             server = asyncio.create_task(Server(listening, calls).run(), name="server")
             gc.collect()
             gc.freeze()  # what the start made stays: the collector need not look at it again

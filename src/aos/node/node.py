@@ -179,6 +179,9 @@ class Node:
         self, process: Process, agent: Agent, *, attach: bool = False, size: tuple[int, int] | None = None
     ) -> Stdio | None:
         spec = await self._spec(agent, process.replica)
+        if spec.network.mode == "agent":  # by name so far
+            other = self.running(spec.network.sandbox)[1]
+            spec = replace(spec, network=replace(spec.network, sandbox=other.sandbox))
         sandbox = SandboxId(process.sandbox)
         await self.hooks.run("pre_create", self._moment(agent, process))
         made = await self.runtime.create(sandbox, spec)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aos.errors import InvalidArgument
+from aos.errors import InvalidArgument, PermissionDenied
 from aos.kernel.process.health import Hook, Probe
 from aos.kernel.process.records import Program
 from aos.kernel.process.restart import RestartLimit, parse_restart
 from aos.oci.digest import Digest
 from aos.package import load_package
+from aos.runtime.network.asked import NetworkWords
 from aos.runtime.spec import Limits, Mount
 from aos.runtime.to_agent_spec import Overrides, to_agent_spec
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from aos.node.volumes import Volumes
     from aos.package import Package
     from aos.registry.protocol import PackageRegistry
-    from aos.runtime.spec import AgentSpec, NetworkMode
+    from aos.runtime.spec import AgentSpec
 
 __all__ = ["PackagePrograms"]
 
@@ -39,7 +40,11 @@ _KEPT = 64
 
 
 class PackagePrograms:
-    def __init__(self, content: ContentStore, registry: PackageRegistry, volumes: Volumes) -> None:
+    def __init__(
+        self, content: ContentStore, registry: PackageRegistry, volumes: Volumes, *, host_network: bool = True
+    ) -> None:
+        """`host_network`: whether agents may have the host's own."""
+        self._host_network = host_network
         self._content = content
         self._registry = registry
         self._volumes = volumes
@@ -55,7 +60,7 @@ class PackagePrograms:
         # Who leaves a terminal may come back to it; the end of a pipe is the end of the input.
         overrides["leave_stdin_open"] = call.stdin and call.terminal
         spec = to_agent_spec(package, self._overrides(overrides, ""))
-        _check_network(spec.network)
+        self._check_network(spec)
         definition = package.definition or {}
         restart = call.restart or definition.get("restart") or "never"
         parse_restart(restart)
@@ -81,7 +86,17 @@ class PackagePrograms:
 
     async def spec(self, program: Program, hostname: str) -> AgentSpec:
         package = await self._package(Digest(program.digest))
-        return to_agent_spec(package, self._overrides(program.overrides, hostname))
+        spec = to_agent_spec(package, self._overrides(program.overrides, hostname))
+        self._check_network(spec)
+        return spec
+
+    def _check_network(self, spec: AgentSpec) -> None:
+        if spec.network.mode == "host" and not self._host_network:
+            raise PermissionDenied(
+                "agents may not have the host's network here",
+                code="network-forbidden",
+                hint="`--network bridge` gives it one with a policy; [network] host of the configuration forbids this",
+            )
 
     async def _package(self, digest: Digest) -> Package:
         found = self._packages.get(digest)
@@ -96,7 +111,7 @@ class PackagePrograms:
     def _overrides(self, raw: dict[str, Any], hostname: str) -> Overrides:
         """From the call's words, as the journal keeps them."""
         limits = raw.get("limits") or {}
-        args, entrypoint = raw.get("args"), raw.get("entrypoint")
+        args, entrypoint, egress = raw.get("args"), raw.get("entrypoint"), raw.get("egress")
         return Overrides(
             args=None if args is None else tuple(args),
             entrypoint=None if entrypoint is None else tuple(entrypoint),
@@ -111,7 +126,12 @@ class PackagePrograms:
                 for one in raw.get("mounts") or ()
             ),
             limits=Limits(limits.get("memory"), limits.get("cpus"), limits.get("pids")),
-            network=cast("NetworkMode | None", raw.get("network")),
+            network=NetworkWords(
+                mode=raw.get("network"),
+                egress=None if egress is None else tuple(egress),
+                publish=tuple(raw.get("publish") or ()),
+                publish_all=bool(raw.get("publish_all")),
+            ),
             runtime=raw.get("runtime") or "",
             hostname=raw.get("hostname") or hostname,
             user=raw.get("user") or "",
@@ -139,13 +159,3 @@ def _lifecycle(definition: Mapping[str, Any]) -> dict[str, Any]:
             f"the package's definition is damaged: {error}", code="package-invalid", hint="build it again"
         ) from error
     return found
-
-
-def _check_network(mode: str) -> None:
-    if mode not in ("none", "host"):
-        raise InvalidArgument(
-            f"no network mode {mode!r}",
-            code="network-unknown",
-            hint="none (loopback only), host",
-            network=mode,
-        )

@@ -91,15 +91,17 @@ def runtime_config(
     seccomp: object,
     open_files: int,
     ids: IdMap | None = None,
+    network: str | None = "",
 ) -> dict[str, Any]:
     """`config.json`. `rootfs` and `cgroup` are paths; `sources` maps what something is mounted at to where it is for
     the sandbox to take (of spec.mounts all but tmpfs; `files` of ours in /etc, read-only; /sys where the sandbox may not
     mount it); `open_files` is the limit of open descriptors (never above the daemon's own hard limit); `ids`: as whose
-    ids the sandbox's own are on the host, in a user namespace."""
+    ids the sandbox's own are on the host, in a user namespace; `network` is the path of a network namespace, empty for a
+    new one with nothing in it, None for the host's."""
     confinement = spec.confinement
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
-    if spec.network == "none":
-        namespaces.append({"type": "network"})
+    if network is not None:
+        namespaces.append({"type": "network", **({"path": network} if network else {})})
     mounts = [
         {"destination": at, "type": "bind", "source": sources[at], "options": ["rbind", "rprivate"]}
         if (at := mount["destination"]) in sources

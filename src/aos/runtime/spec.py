@@ -15,10 +15,78 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from aos.runtime.protocol import Isolation
 
-__all__ = ["AgentSpec", "Confinement", "Limits", "Mount", "NetworkMode", "ProcessSpec", "Rootfs", "Ulimit"]
+__all__ = [
+    "INTERNET",
+    "AgentSpec",
+    "Bandwidth",
+    "Confinement",
+    "EgressRule",
+    "Limits",
+    "Mount",
+    "NetworkMode",
+    "NetworkSpec",
+    "Port",
+    "ProcessSpec",
+    "Rootfs",
+    "Ulimit",
+]
 
-NetworkMode = Literal["none", "host"]
-"""`none`: a network namespace of its own with loopback only. `host`: the host's. (`bridge` comes later.)"""
+NetworkMode = Literal["none", "bridge", "host", "agent"]
+"""`none`: a network namespace of its own with loopback only. `bridge`: one with a link to the host's, which
+translates addresses and holds the policy. `host`: the host's own. `agent`: that of another sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """Whether what goes to these addresses, by this protocol and to these ports, may leave a sandbox."""
+
+    allow: bool
+    to: str
+    """An IPv4 network, such as `203.0.113.0/24`. A wide one does not open the protected ranges inside of it
+    (aos.runtime.network.policy)."""
+    protocol: Literal["", "tcp", "udp", "icmp"] = ""
+    """Empty: any."""
+    ports: tuple[tuple[int, int], ...] = ()
+    """First and last of each range; empty: any. With `tcp` or `udp` alone."""
+
+
+INTERNET = (EgressRule(True, "0.0.0.0/0"),)
+"""All but the protected ranges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of the sandbox that is reached at a port of the host."""
+
+    inside: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host: int = 0
+    """0: one that is free."""
+    address: str = ""
+    """The host's address to reach it at; empty: any of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Bits per second; None: no limit."""
+
+    up: int | None = None
+    """What the sandbox sends."""
+    down: int | None = None
+    """What it receives."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """How a sandbox is connected. All but `mode` is for `bridge`, but `sandbox` for `agent`."""
+
+    mode: NetworkMode = "none"
+    sandbox: str = ""
+    """Whose namespace it shares."""
+    egress: tuple[EgressRule, ...] = INTERNET
+    """The first that matches decides; what none matches is refused."""
+    ports: tuple[Port, ...] = ()
+    bandwidth: Bandwidth = field(default_factory=Bandwidth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +196,7 @@ class AgentSpec:
     hostname: str = "agent"
     mounts: tuple[Mount, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    network: NetworkMode = "none"
+    network: NetworkSpec = field(default_factory=NetworkSpec)
     runtime: str = ""
     """The backend that must run it, or `auto`; empty: the facade's default."""
     isolation: Isolation = "none"

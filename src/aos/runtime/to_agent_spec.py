@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from aos.errors import InvalidArgument
 from aos.runtime.choice import check_isolation
+from aos.runtime.network.asked import NetworkWords, network_spec
 from aos.runtime.spec import AgentSpec, Limits, ProcessSpec, Rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aos.package import Package
-    from aos.runtime.spec import Mount, NetworkMode
+    from aos.runtime.spec import Mount
 
 __all__ = ["LABEL_ISOLATION", "LABEL_NEEDS", "LABEL_RUNTIME", "Overrides", "to_agent_spec"]
 
@@ -36,7 +37,7 @@ class Overrides:
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    network: NetworkMode | None = None
+    network: NetworkWords = field(default_factory=NetworkWords)
     runtime: str = ""
     hostname: str = ""
     user: str = ""
@@ -72,7 +73,9 @@ def to_agent_spec(package: Package, overrides: Overrides) -> AgentSpec:
         hostname=overrides.hostname or "agent",
         mounts=overrides.mounts,
         limits=_limits(definition.get("resources") or {}, overrides.limits),
-        network=overrides.network or definition.get("network") or "none",
+        network=network_spec(
+            definition.get("network"), image.other_config.get("ExposedPorts") or (), overrides.network
+        ),
         runtime=overrides.runtime or image.labels.get(LABEL_RUNTIME, ""),
         isolation=check_isolation(image.labels.get(LABEL_ISOLATION, "none"), f"label {LABEL_ISOLATION}"),
         needs=frozenset(filter(None, image.labels.get(LABEL_NEEDS, "").replace(" ", "").split(","))),

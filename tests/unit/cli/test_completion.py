@@ -43,7 +43,7 @@ def test_bash(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert complete(["aos", ""], text, tmp_path) >= set(SUMMARIES)
     assert complete(["aos", "in"], text, tmp_path) == {"init", "inspect"}
     assert complete(["aos", "run", "--net"], text, tmp_path) == {"--network"}
-    assert complete(["aos", "run", "--network", ""], text, tmp_path) == {"none", "host"}
+    assert complete(["aos", "ps", "--output", ""], text, tmp_path) == {"table", "json"}
     assert complete(["aos", "ps", "-o", "j"], text, tmp_path) == {"json"}
     assert complete(["aos", "node", ""], text, tmp_path) >= {"start", "stop", "status", "restart"}
     assert complete(["aos", "node", "status", "-o", ""], text, tmp_path) == {"table", "json"}

@@ -188,7 +188,7 @@ class _Apt:
             ("/bin/sh", "-c", script, "install", *words),
             env,
             mounts=tuple(mounts),
-            network=network,
+            network="host" if network else "none",
             noise=_NOISE,
         )
         await run_command(task, command)

@@ -6,7 +6,6 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING
 
-from aos import errors
 from aos.build.host.network import network_mounts, proxy_environment
 from aos.build.steps.sandbox import Command, run_command
 from aos.build.steps.task import Traces, step_failed
@@ -30,23 +29,17 @@ _STRONGER: Mapping[Sharing, int] = {"private": 0, "shared": 1, "locked": 2}
 
 async def execute_run(task: Task, step: Run) -> Traces:
     """The command sees the base's environment; in the package's own stage its `config` too, as an agent would."""
-    if step.network == "bridge":
-        raise errors.NotImplemented(
-            f"step {task.vertex.label}: `network: bridge` of a step is not there yet",
-            code="capability-missing",
-            hint="`network: host` uses the host's",
-        )
-    around, networked = task.around, step.network != "none"
+    around, of_host = task.around, step.network == "host"
     work_dir = step.work_dir or (around.config_work_dir if task.final else "") or task.below.work_dir or "/"
     env = (
         *task.below.env,
         ("SOURCE_DATE_EPOCH", str(task.epoch)),
         ("PYTHONDONTWRITEBYTECODE", "1"),  # byte code is not bit-stable
-        *(proxy_environment(around.environ) if networked else ()),
+        *(proxy_environment(around.environ) if of_host else ()),
         *(around.config_env if task.final else ()),
         *step.env,
     )
-    mounts = [*network_mounts()] if networked else []
+    mounts = [*network_mounts()] if of_host else []
     args, redact = step.args, None
     async with contextlib.AsyncExitStack() as stack:
         if step.secrets:
@@ -67,7 +60,7 @@ async def execute_run(task: Task, step: Run) -> Traces:
             make_places(task, binds, mounts)
             mounts += binds
         mounts.sort(key=lambda mount: mount.target.count("/"))  # one inside of another comes after it
-        command = Command(args, env, work_dir, step.user, tuple(mounts), networked)
+        command = Command(args, env, work_dir, step.user, tuple(mounts), step.network)
         await run_command(task, command, redact)
     return Traces(mounts=tuple(mount.target for mount in reversed(mounts)), drop=_DROP)
 

@@ -16,13 +16,14 @@ from aos.build.steps.task import step_failed
 from aos.build.workspace import SANDBOX_PREFIX
 from aos.errors import AosError
 from aos.ids import SandboxId
-from aos.runtime.spec import AgentSpec, Mount, ProcessSpec, Rootfs
+from aos.runtime.spec import AgentSpec, Mount, NetworkSpec, ProcessSpec, Rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aos.build.secrets import Redaction
     from aos.build.steps.task import Task
+    from aos.runtime.spec import NetworkMode
     from aos.runtime.state import ExitStatus
 
 __all__ = ["Command", "Lines", "run_command"]
@@ -40,7 +41,7 @@ class Command:
     cwd: str = "/"
     user: str = ""
     mounts: tuple[Mount, ...] = ()
-    network: bool = False
+    network: NetworkMode = "none"
     noise: str = ""
     """What lines begin with (a regular expression) that explain no failure: they are shown, and not repeated."""
 
@@ -60,7 +61,7 @@ async def run_command(task: Task, command: Command, redact: Redaction | None = N
         rootfs=Rootfs(layers=task.lower_layers, upper=task.upper),
         hostname="build",
         mounts=command.mounts,
-        network="host" if command.network else "none",
+        network=NetworkSpec(command.network),
         log=Path(os.devnull),  # it is read as it is written
     )
     lines = Lines(task.output, redact, command.noise)

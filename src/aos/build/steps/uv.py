@@ -56,7 +56,10 @@ class Uv:
         async with take(self.task.around.mounts, "pip", "uv", "shared") as cache:
             mounts = (*mounts, Mount("bind", _CACHE, cache))
             await run_command(
-                self.task, Command(command, tuple(env), mounts=mounts, network=network, noise=_NOISE)
+                self.task,
+                Command(
+                    command, tuple(env), mounts=mounts, network="host" if network else "none", noise=_NOISE
+                ),
             )
 
     async def run_python(self, *args: str) -> None:

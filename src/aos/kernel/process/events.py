@@ -21,6 +21,7 @@ __all__ = [
     "Event",
     "GaveUp",
     "HealthChanged",
+    "NetworkRefused",
     "NodeBooted",
     "ProcessCondemned",
     "ProcessExited",
@@ -64,6 +65,18 @@ class ProcessStarted(_Event, frozen=True, kw_only=True, tag="process.started"):
 class ProcessSignaled(_Event, frozen=True, kw_only=True, tag="process.signaled"):
     pid: int
     signal: str
+
+
+class NetworkRefused(_Event, frozen=True, kw_only=True, tag="network.refused"):
+    """It tried to reach what its policy does not allow."""
+
+    pid: int
+    protocol: str
+    """tcp, udp, icmp, or a number of IANA's."""
+    destination: str
+    port: int | None
+    count: int
+    """How many such since the event before; not all of them are recorded one by one."""
 
 
 class ProcessExited(_Event, frozen=True, kw_only=True, tag="process.exited"):
@@ -145,6 +158,7 @@ Event = (
     | ProcessSpawned
     | ProcessStarted
     | ProcessSignaled
+    | NetworkRefused
     | ProcessExited
     | ProcessCondemned
     | HealthChanged

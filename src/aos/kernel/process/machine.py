@@ -24,6 +24,7 @@ from aos.kernel.process.events import (
     AgentUpdated,
     GaveUp,
     HealthChanged,
+    NetworkRefused,
     NodeBooted,
     ProcessCondemned,
     ProcessExited,
@@ -222,6 +223,25 @@ class Machine:
             self._emit(decision, ProcessStarted(agent=process.agent, at=at, pid=pid))
             if self.state.agents[process.agent].paused:
                 decision.effects.append(Freeze(pid))
+        return decision
+
+    def refused(
+        self, pid: int, protocol: str, destination: str, port: int | None, count: int, *, at: float
+    ) -> Decision:
+        """Its network did not let it reach something."""
+        decision = Decision()
+        process = self.state.processes.get(pid)
+        if process is not None:
+            event = NetworkRefused(
+                agent=process.agent,
+                at=at,
+                pid=pid,
+                protocol=protocol,
+                destination=destination,
+                port=port,
+                count=count,
+            )
+            self._emit(decision, event)
         return decision
 
     def exited(self, pid: int, exit: ExitRecord, *, at: float) -> Decision:

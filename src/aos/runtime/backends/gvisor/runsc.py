@@ -11,6 +11,7 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aos import errors
 from aos.runtime.backends.supervised.host import find_program
 from aos.runtime.backends.supervised.launch import ToolFailed
 
@@ -76,7 +77,16 @@ class Runsc:
     def options(self, spec: AgentSpec) -> tuple[str, ...]:
         """`sandbox`: a network stack of its own, over the interfaces of the sandbox's network namespace; `none`: with a
         loopback interface, which a new namespace has but does not bring up."""
-        network = spec.network if spec.network in ("none", "host") else "sandbox"
+        mode = spec.network.mode
+        if mode == "agent":
+            raise errors.NotImplemented(
+                "the gvisor backend cannot share the network of another agent: each sandbox has a stack of its own",
+                code="capability-missing",
+                hint="run both with `--runtime oci`, or let one publish a port (`--network bridge -p`)",
+                backend="gvisor",
+                capability="network:agent",
+            )
+        network = mode if mode in ("none", "host") else "sandbox"
         return (*_OPTIONS, f"--network={network}")
 
     def exec_prefix(self, process: ProcessSpec) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from aos.content.store import ContentStore
     from aos.runtime.backends.supervised.host import SupervisedConfig
     from aos.runtime.backends.supervised.tool import Tool
+    from aos.runtime.network.protocol import Network
     from aos.runtime.protocol import Exec, Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus, ProcessInfo, Usage
@@ -46,8 +47,10 @@ __all__ = ["SupervisedRuntime"]
 class SupervisedRuntime:
     """One sandbox is one conmon, one OCI runtime container, one cgroup, one directory."""
 
-    def __init__(self, config: SupervisedConfig, tool: Tool, content: ContentStore) -> None:
-        self._host = Host(config, tool, content)
+    def __init__(
+        self, config: SupervisedConfig, tool: Tool, content: ContentStore, network: Callable[[], Network]
+    ) -> None:
+        self._host = Host(config, tool, content, network)
         self._ends = Ends(self._host)
         self._removal = Removal(self._host, self._ends)
         self._making = Making(self._host, self._ends, self._removal)

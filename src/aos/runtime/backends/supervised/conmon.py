@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from aos.runtime.backends.supervised.mounts import Mounts
     from aos.runtime.spec import ProcessSpec
 
 __all__ = [
@@ -66,7 +65,7 @@ class Conmon:
         log: Path | None,
         leave_stdin_open: bool,
         exec_spec: Path | None,
-        mounts: Mounts | None,
+        enter: Callable[[], object] | None,
         inside: Callable[[Callable[[], int]], int] | None,
     ) -> Conmon:
         """Start it; an exec (which has no log) waits for `release`. `runtime`: the OCI runtime, and what stands
@@ -103,7 +102,7 @@ class Conmon:
             env["_OCI_ATTACHPIPE"] = "5"
         try:
             # It leaves a file named oom where it stands when the kernel kills for want of memory.
-            pid = await spawn(argv, env, theirs, bundle, mounts, inside)
+            pid = await spawn(argv, env, theirs, bundle, enter, inside)
         except BaseException:
             for fd in ours:
                 os.close(fd)

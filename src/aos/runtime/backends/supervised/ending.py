@@ -8,16 +8,19 @@ import os
 import signal
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aos.errors import AosError
 from aos.runtime.backends.supervised.conmon import EXIT, decode_exit, read_exit_file
+from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.exit_files import ExitFiles
 from aos.runtime.backends.supervised.launch import reap, wait_readable
 from aos.runtime.backends.supervised.record import Record, read_status, write_status
 from aos.runtime.state import ExitStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.host import Host
 
@@ -35,7 +38,7 @@ class Ends:
         self._host = host
         self._ends: dict[SandboxId, asyncio.Task[ExitStatus]] = {}
         self._exit_files = ExitFiles()
-        self._gone: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Task[None]] = set()
 
     async def wait(self, id: SandboxId) -> ExitStatus:
         directory = self._host.directory(id)
@@ -58,9 +61,8 @@ class Ends:
         loop = asyncio.get_running_loop()
         enrolling = loop.call_later(_ENROLL_SECONDS, loop.run_in_executor, None, self._enroll, group, record)
         written_now = self._exit_files.expect(directory / EXIT)
-        gone = asyncio.create_task(_until_gone(record), name=f"conmon of {id}")
-        self._gone.add(gone)  # it goes on, to reap, when the exit file is there first
-        gone.add_done_callback(self._gone.discard)
+        # It goes on, to reap, when the exit file is there first.
+        gone = self._after(_until_gone(record), f"conmon of {id}")
         try:
             if read_exit_file(directory) is None:
                 await asyncio.wait({gone, written_now}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,6 +98,7 @@ class Ends:
             )
         with contextlib.suppress(FileNotFoundError):
             write_status(directory, status)
+        self._after(self._release(id), f"network of {id}")
         return status
 
     def _enroll(self, group: str, record: Record) -> None:
@@ -103,6 +106,17 @@ class Ends:
         with contextlib.suppress(OSError):  # it has ended meanwhile
             if record.conmon_lives():
                 self._host.cgroups.add(group, record.conmon)
+
+    async def _release(self, id: SandboxId) -> None:
+        """Addresses and ports are another's now; what cannot be given back is found by whoever looks for one."""
+        with contextlib.suppress(AosError):
+            await release(self._host, id)
+
+    def _after(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        return task
 
     def forget(self, id: SandboxId) -> None:
         self._ends.pop(id, None)

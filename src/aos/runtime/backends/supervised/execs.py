@@ -94,7 +94,7 @@ class Execs:
                 log=None,
                 leave_stdin_open=False,
                 exec_spec=bundle / "process.json",
-                mounts=None,
+                enter=None,
                 inside=None,
             )
         except BaseException:

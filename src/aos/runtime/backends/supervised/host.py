@@ -23,10 +23,13 @@ from aos.runtime.seccomp import load_seccomp
 from aos.runtime.state import SandboxState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aos.content.store import ContentStore
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.tool import Tool
     from aos.runtime.cgroups import Cgroups
+    from aos.runtime.network.protocol import Network
     from aos.runtime.spec import Confinement
 
 __all__ = ["TOOL_SECONDS", "Host", "SupervisedConfig", "find_program", "wrong_state"]
@@ -53,8 +56,12 @@ class SupervisedConfig:
 class Host:
     """Everything that is known of a sandbox is on disk, in the runtime's state, in cgroups and in /proc."""
 
-    def __init__(self, config: SupervisedConfig, tool: Tool, content: ContentStore) -> None:
+    def __init__(
+        self, config: SupervisedConfig, tool: Tool, content: ContentStore, network: Callable[[], Network]
+    ) -> None:
+        """`network`: what connects sandboxes that ask for it, made when one does."""
         self.config = config
+        self.network = network
         self.tool = tool
         self.content = content
         self.sandboxes = config.root / "sandboxes" / tool.backend

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from aos.runtime.backends.supervised.mounts import Mounts
 
 __all__ = ["ToolFailed", "reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
 
@@ -45,7 +44,7 @@ async def spawn(
     env: Mapping[str, str],
     fds: Sequence[int],
     cwd: Path,
-    mounts: Mounts | None = None,
+    enter: Callable[[], object] | None = None,
     inside: Callable[[Callable[[], int]], int] | None = None,
 ) -> int:
     """Start `argv` in a session and a directory of its own, its descriptors 3, 4, … being `fds`; return its pid.
@@ -55,8 +54,8 @@ async def spawn(
     """
 
     def start() -> int:
-        if mounts is not None:
-            mounts.mount_privately()
+        if enter is not None:
+            enter()
         else:
             separate_directory()
         os.chdir(cwd)  # this thread's own, in either case; so is the umask

@@ -18,6 +18,7 @@ from aos.errors import AlreadyExists, FailedPrecondition, NotFound
 from aos.ids import SandboxId
 from aos.runtime.backends.supervised.checks import bad_image, check_image, check_spec, check_targets
 from aos.runtime.backends.supervised.conmon import LOG, Conmon
+from aos.runtime.backends.supervised.connecting import Connecting, connecting
 from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits
@@ -83,10 +84,12 @@ class Making:
         group = self._host.group(id)
         conmon: Conmon | None = None
         users: UserIds | None = None
+        network: Connecting | None = None
         try:
+            network = await connecting(self._host, directory, spec)
             users = choose_ids(self._host, directory, spec)
             disk = None if spec.rootfs.size is None else await make_disk(directory, spec.rootfs.size)
-            mounts = self._prepare(directory, spec, layers, trees, seccomp, users, disk)
+            mounts = self._prepare(directory, spec, layers, trees, seccomp, users, disk, network)
             try:
                 self._host.cgroups.create(group, tool.group_limits(spec.limits))
             except OSError as error:
@@ -104,7 +107,7 @@ class Making:
                 log=log,
                 leave_stdin_open=spec.leave_stdin_open,
                 exec_spec=None,
-                mounts=mounts,
+                enter=network.entering(mounts.mount_privately),
                 inside=None if tool.own_group else functools.partial(self._host.cgroups.spawn_inside, group),
             )
             # What is mounted for the sandbox alone is seen through a process that sees it.
@@ -122,8 +125,12 @@ class Making:
                 users.ids.uids[0][1:] if users is not None else (),
             )
             record.write(directory)
+            network.begin()
             pid = await conmon.created()
+            await network.finish()
         except BaseException as error:
+            if network is not None:
+                await network.give_up()
             await self._removal.give_up(id, conmon)
             if isinstance(error, ToolFailed):
                 raise failure(str(error), spec.process.args[0], LayerTree(layers)) from error
@@ -152,6 +159,7 @@ class Making:
         seccomp: msgspec.Raw | None,
         users: UserIds | None,
         disk: Disk | None,
+        network: Connecting,
     ) -> Mounts:
         """Write the bundle; what it takes for granted that is mounted when conmon starts."""
         place, ids = (STAGE, users.ids) if users is not None else (directory, IdMap.identity())
@@ -186,16 +194,13 @@ class Making:
             elif mount.kind == "file":
                 sources[mount.target] = str(place / "memory" / str(len(memory)))
                 memory.append(MemoryFile(mount.data, mount.mode, *owner))
-        hosts = directory / "hosts"
-        hosts.write_text(f"127.0.0.1\tlocalhost {spec.hostname}\n::1\tlocalhost\n")
-        files = {"/etc/hosts": hosts}
-        if spec.network == "host":
-            files = {"/etc/hosts": Path("/etc/hosts"), "/etc/resolv.conf": Path("/etc/resolv.conf")}
-        files = {to: source for to, source in files.items() if to not in sources and source.exists()}
+        files = {to: file for to, file in network.files().items() if to not in sources and file.exists()}
         for target, source in files.items():
             bind(target, source, read_only=True)
-        if users is not None and spec.network != "none":
-            bind("/sys", Path("/sys"), read_only=True, mapped=False)
+        sysfs = None
+        if users is not None and network.namespace != "":  # which its user namespace does not own
+            sysfs = place / "sys"
+            sources["/sys"] = str(sysfs)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         config = runtime_config(
             spec,
@@ -207,11 +212,12 @@ class Making:
             seccomp=seccomp,
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
             ids=users.ids if users is not None else None,
+            network=network.namespace,
         )
         self._host.tool.configure(config, spec)
         (directory / "config.json").write_bytes(msgspec.json.encode(config))
         namespace = users.namespace if users is not None else None
-        return Mounts(place, tuple(overlays), tuple(binds), tuple(memory), namespace, disk)
+        return Mounts(place, tuple(overlays), tuple(binds), tuple(memory), namespace, disk, sysfs)
 
     async def start(self, id: SandboxId) -> None:
         state = self._host.state(id)

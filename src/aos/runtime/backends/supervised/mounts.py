@@ -90,6 +90,8 @@ class Mounts:
     """A descriptor: as whose ids layers and binds are seen. None: the host's."""
     disk: Disk | None = None
     """What holds the first overlay's upper directory, when that is not the host's file system."""
+    sysfs: Path | None = None
+    """Where a sysfs goes, which shows the links of the network namespace that the caller is in."""
 
     def mount_privately(self) -> None:
         """Leave the host's mount namespace for one that holds all this too: the calling thread's, for good."""
@@ -100,6 +102,9 @@ class Mounts:
             _mount(STAGE, "tmpfs", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0711,size=1m")
         if self.disk is not None:
             self.disk.mount()
+        if self.sysfs is not None:
+            self.sysfs.mkdir()
+            _mount(self.sysfs, "sysfs", "sysfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
         for overlay in self.overlays:
             self._mount_overlay(overlay)
         for bind in self.binds:

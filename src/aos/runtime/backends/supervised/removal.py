@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, Internal
+from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.record import Record, remove_tree
 from aos.runtime.cgroups import kill_all
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.conmon import Conmon
     from aos.runtime.backends.supervised.ending import Ends
-    from aos.runtime.backends.supervised.host import Host
+from aos.runtime.backends.supervised.host import Host
 
 __all__ = ["Removal"]
 
@@ -55,6 +56,7 @@ class Removal:
                     hint="a process in uninterruptible sleep keeps it; delete it again later",
                     sandbox=id,
                 ) from error
+        await release(self._host, id)
         await self._remove_group(id)
         # Renamed first: a directory that is there is a sandbox, whole or half-made, and never a half-removed one.
         doomed = directory.with_name(f".{id}")
