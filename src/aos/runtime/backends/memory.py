@@ -244,18 +244,21 @@ class MemoryRuntime:
         await asyncio.wait([held.task])
 
     async def pause(self, id: SandboxId) -> None:
+        self._fault("pause")
         held = self._held(id)
         if not held.state.can_pause():
             raise _wrong_state(id, held.state, "pause")
         held.state = SandboxState.PAUSED
 
     async def resume(self, id: SandboxId) -> None:
+        self._fault("resume")
         held = self._held(id)
         if not held.state.can_resume():
             raise _wrong_state(id, held.state, "resume")
         held.state = SandboxState.RUNNING
 
     async def update(self, id: SandboxId, limits: Limits) -> None:
+        self._fault("update")
         held = self._held(id)
         if not held.state.can_update():
             raise _wrong_state(id, held.state, "update")
