@@ -122,15 +122,16 @@ def _repository(directory: Path) -> str:
 @pytest.mark.timeout(120)
 def test_three_generated_agentfiles_in_two_circumstances(busybox_root: Path, tmp_path: Path) -> None:
     requires_root()
-    requires("faketime")
-    dice = random.Random(4)
+    requires("faketime", "git")
+    dice, repository = random.Random(4), _repository(tmp_path / "repository")
     with ExitStack() as stack:
         places = [
             stack.enter_context(place(where, busybox_root, number))
             for number, where in enumerate((HERE, THERE))
         ]
         for number in range(3):
-            context, _ = make_context(tmp_path / f"made-{number}", dice, number, python=False)
+            directory = tmp_path / f"made-{number}"
+            context, _ = make_context(directory, dice, number, python=False, repository=repository)
             assert compare(places, context)[1] == []
 
 
