@@ -123,7 +123,8 @@ def _repository(directory: Path) -> str:
 def test_three_generated_agentfiles_in_two_circumstances(busybox_root: Path, tmp_path: Path) -> None:
     requires_root()
     requires("faketime", "git")
-    dice, repository = random.Random(4), _repository(tmp_path / "repository")
+    kinds: set[str] = set()
+    dice, repository = random.Random(0), _repository(tmp_path / "repository")
     with ExitStack() as stack:
         places = [
             stack.enter_context(place(where, busybox_root, number))
@@ -131,8 +132,10 @@ def test_three_generated_agentfiles_in_two_circumstances(busybox_root: Path, tmp
         ]
         for number in range(3):
             directory = tmp_path / f"made-{number}"
-            context, _ = make_context(directory, dice, number, python=False, repository=repository)
+            context, made = make_context(directory, dice, number, python=False, repository=repository)
+            kinds |= made
             assert compare(places, context)[1] == []
+    assert kinds == {"args", "copy", "copy from", "extends", "git", "mounts", "run"}
 
 
 @pytest.mark.campaign
