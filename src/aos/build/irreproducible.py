@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aos.build.cache import Cache
 from aos.build.records import Records
-from aos.errors import FailedPrecondition
+from aos.errors import FailedPrecondition, NotFound
 from aos.package.compare import compare
 from aos.package.difference import Difference, first_differences, package_differences
 from aos.package.sources import LayerSource
@@ -77,30 +77,30 @@ def not_reproducible(before: Built, after: Built) -> FailedPrecondition:
 
 def _causes(before: Built, after: Built, limit: int) -> list[Difference]:
     """What is different in the results of vertices whose cache keys, so inputs, are the same."""
-    sides = [
-        (
-            Records(built.services.directory / "records").find(built.id)[0].vertices,
-            Cache(built.services.directory / "cache", built.services.content),
-            built.services.content.blobs,
-        )
-        for built in (before, after)
-    ]
+    sides = before.services, after.services
+    try:
+        records = [
+            Records(built.services.directory / "records").find(built.id)[0] for built in (before, after)
+        ]
+    except NotFound:  # nobody could write it
+        return []
+    caches = [Cache(services.directory / "cache", services.content) for services in sides]
     found: list[Difference] = []
-    for old, new in zip(sides[0][0], sides[1][0], strict=True):
+    for old, new in zip(records[0].vertices, records[1].vertices, strict=True):
         if not old.key or old.key != new.key or old.result == new.result or len(found) >= limit:
             continue
         step = f"{old.stage}: {old.created_by}" if old.stage else old.created_by
+        entries = [entry for cache in caches if (entry := cache.get(old.key)) is not None]
         layers = [
-            LayerSource(blobs, entry.layer)
-            for _, cache, blobs in sides
-            if (entry := cache.get(old.key)) is not None and entry.layer is not None
+            LayerSource(services.content.blobs, entry.layer)
+            for services, entry in zip(sides, entries, strict=False)
+            if entry.layer is not None
         ]
         if len(layers) == 2:
             found += first_differences(*layers, limit=limit - len(found), step=step)
-        else:
-            found.append(
-                Difference("the layer", "layers", "", "only one of them changed anything", step=step)
-            )
+        elif len(entries) == 2:  # else it was pruned meanwhile
+            said = ["a layer" if entry.layer else "nothing" for entry in entries]
+            found.append(Difference("what the step gave", "layers", *said, step=step))
     return found
 
 
@@ -114,7 +114,7 @@ def _hint(software: Iterable[SoftwareChange], differences: Iterable[Difference])
         return "an index or a mirror has moved on between the builds: `aos lock` pins what names stand for"
     whys, steps = {one.why for one in differences}, {one.step for one in differences if one.step}
     where = f"`{min(steps):.60}`" if len(steps) == 1 else "the steps"
-    if whys <= {"config", "layers"}:
+    if not steps:
         return "a base or the environment is not the same twice"
     if whys <= {"only before", "only after"}:
         return (
