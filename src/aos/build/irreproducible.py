@@ -99,8 +99,8 @@ def _causes(before: Built, after: Built, limit: int) -> list[Difference]:
         if len(layers) == 2:
             found += first_differences(*layers, limit=limit - len(found), step=step)
         elif len(entries) == 2:  # else it was pruned meanwhile
-            said = ["a layer" if entry.layer else "nothing" for entry in entries]
-            found.append(Difference("what the step gave", "layers", *said, step=step))
+            one, two = ("a layer" if entry.layer else "nothing" for entry in entries)
+            found.append(Difference("what the step gave", "layers", one, two, step=step))
     return found
 
 
