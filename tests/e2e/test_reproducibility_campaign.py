@@ -122,16 +122,20 @@ def _repository(directory: Path) -> str:
 @pytest.mark.timeout(120)
 def test_three_generated_agentfiles_in_two_circumstances(busybox_root: Path, tmp_path: Path) -> None:
     requires_root()
-    requires("faketime")
-    dice = random.Random(4)
+    requires("faketime", "git")
+    kinds: set[str] = set()
+    dice, repository = random.Random(0), _repository(tmp_path / "repository")
     with ExitStack() as stack:
         places = [
             stack.enter_context(place(where, busybox_root, number))
             for number, where in enumerate((HERE, THERE))
         ]
         for number in range(3):
-            context, _ = make_context(tmp_path / f"made-{number}", dice, number, python=False)
+            directory = tmp_path / f"made-{number}"
+            context, made = make_context(directory, dice, number, python=False, repository=repository)
+            kinds |= made
             assert compare(places, context)[1] == []
+    assert kinds == {"args", "copy", "copy from", "extends", "git", "mounts", "run"}
 
 
 @pytest.mark.campaign

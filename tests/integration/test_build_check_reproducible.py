@@ -65,6 +65,29 @@ def test_why_a_file_differs(builder: Builder, command: str, why: str) -> None:
     assert why in builder.build(builder.context({}, [{"run": command}]), CHECK, check=5).err
 
 
+def test_the_step_is_named_that_gave_something_else_for_the_same_inputs(builder: Builder) -> None:
+    """Not what follows from it; also when no file of the package shows it, but a cache key that it tells."""
+    made = {"name": "made", "from": "busybox:1", "steps": [{"run": "date +%s > /log && echo x > /x"}]}
+    context = builder.context(
+        {}, [{"copy": {"from": "made", "src": "/x", "dest": "/x"}}, {"run": "cat /x > /y"}], stages=[made]
+    )
+    err = builder.build(context, CHECK, check=5).err
+    assert "/log: content: 11 bytes -> 11 bytes" in err
+    assert "[made: run date +%s > /log && echo x > /x]" in err
+    assert "/y" not in err.partition("built again, sha256")[2]
+
+
+def test_a_step_that_sometimes_changes_nothing_is_named(builder: Builder) -> None:
+    context = builder.context(
+        {}, [{"run": "test $(($(nproc) % 2)) = 0 || echo > /odd"}, {"run": "echo x > /x"}]
+    )
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two CPUs")
+    err = builder.build(context, CHECK, check=5).err
+    assert "what the step gave: layers: nothing -> a layer   [run test" in err
+    assert "/x: " not in err
+
+
 def test_an_index_that_moves_on_is_told_by_the_packages_that_differ(python: Python) -> None:
     python.offer("one", "1.0", "two>=1")
     python.offer("two", "1.0")

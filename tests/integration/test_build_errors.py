@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -224,3 +225,11 @@ def _mounted(root: Path) -> bool:
 def test_a_directory_as_a_base_is_told_how_to_be_written(builder: Builder) -> None:
     done = builder.build(builder.context({}, [], base="./layout"), check=2)
     assert "hint: an OCI layout on disk is written oci:./layout\n" in done.err
+
+
+@pytest.mark.parametrize("source", ["nosuch", "../outside", "fifo"])
+def test_what_cannot_be_copied_is_told_with_its_step(builder: Builder, source: str) -> None:
+    context = builder.context({}, [{"run": "true"}, {"copy": {"src": source, "dest": "/"}}])
+    os.mkfifo(context / "fifo")
+    err = builder.aos("build", context, check=False).err
+    assert re.search(r"Agentfile:\d+:\d+: ", err.splitlines()[0]), err

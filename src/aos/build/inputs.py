@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,13 +11,13 @@ from aos.build.host.versions import uv_version
 from aos.build.plan import needed_stages
 from aos.build.requirements import Requirements, read_requirements
 from aos.build.select import Source, digest_of_sources, select
-from aos.errors import NotFound
+from aos.errors import AosError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from aos.agentfile.definition import Definition, Plugin
+    from aos.agentfile.definition import Definition, Plugin, Step
     from aos.build.context import Context
     from aos.build.plugins import Plugins
 
@@ -61,43 +62,66 @@ def gather_inputs(
     *,
     known: Callable[[str, Plugin], Mapping[str, str]] = lambda stage, step: {},
 ) -> Inputs:
-    """`known`: what a plugin of a stage need not look up. Raise what `select` raises, what `read_requirements` raises, and what plugins say of their options."""
+    """`known`: what a plugin of a stage need not look up. Raise what `select` and `read_requirements` raise and what
+    plugins say of their options, each with the place of its step."""
     found = Inputs()
     needed = needed_stages(definition, target)
     for stage in definition.stages:
         if stage.name not in needed:
             continue
         for position, step in enumerate(stage.steps):
-            place = (stage.name, position)
-            if step.kind == "copy" and not step.from_stage:
-                sources = select(context.tree, step.src, rules=context.rules, digests=context.digests)
-                found.selected[place] = sources
-                found.components[place] = {"files": digest_of_sources(sources)}
-            elif step.kind == "install" and step.tool == "pip":
-                found.requirements[place] = asked = read_requirements(context, step)
-                found.components[place] = {"requirements": asked.digests, "tools": {"uv": uv_version()}}
-            elif step.kind == "run" and any(not mount.from_stage for mount in step.mounts):
-                paths = [mount.source for mount in step.mounts if not mount.from_stage]
-                seen = tuple(_visible(context, path, stage.location_of(position)) for path in paths)
-                found.selected[place] = seen
-                found.components[place] = {"files": [digest_of_sources((source,)) for source in seen]}
-            elif step.kind == "plugin":
-                where = stage.location_of(position) or "Agentfile"
-                declared = dict(plugins.inputs(step.name, dict(step.options), where, known(stage.name, step)))
-                tools = declared.pop("tools", {})
-                found.components[place] = {"plugin": declared, "tools": tools}
+            with _told_at(where := stage.location_of(position)):
+                place = (stage.name, position)
+                _gather(found, place, step, where or "Agentfile", context, plugins, known)
     context.digests.save()
     return found
 
 
-def _visible(context: Context, path: str, where: str) -> Source:
+def _gather(
+    found: Inputs,
+    place: tuple[str, int],
+    step: Step,
+    where: str,
+    context: Context,
+    plugins: Plugins,
+    known: Callable[[str, Plugin], Mapping[str, str]],
+) -> None:
+    if step.kind == "copy" and not step.from_stage:
+        sources = select(context.tree, step.src, rules=context.rules, digests=context.digests)
+        found.selected[place] = sources
+        found.components[place] = {"files": digest_of_sources(sources)}
+    elif step.kind == "install" and step.tool == "pip":
+        found.requirements[place] = asked = read_requirements(context, step)
+        found.components[place] = {"requirements": asked.digests, "tools": {"uv": uv_version()}}
+    elif step.kind == "run" and any(not mount.from_stage for mount in step.mounts):
+        seen = tuple(_visible(context, mount.source) for mount in step.mounts if not mount.from_stage)
+        found.selected[place] = seen
+        found.components[place] = {"files": [digest_of_sources((source,)) for source in seen]}
+    elif step.kind == "plugin":
+        declared = dict(plugins.inputs(step.name, dict(step.options), where, known(place[0], step)))
+        tools = declared.pop("tools", {})
+        found.components[place] = {"plugin": declared, "tools": tools}
+
+
+@contextlib.contextmanager
+def _told_at(where: str) -> Iterator[None]:
+    """Let an error say where the step stands."""
+    try:
+        yield
+    except AosError as error:
+        if where and not error.message.startswith(where):
+            error.message = f"{where}: {error.message}"
+        raise
+
+
+def _visible(context: Context, path: str) -> Source:
     """What a step sees of a path of the context that it mounts."""
     pattern = re.sub(r"([*?\[\]\\])", r"\\\1", path)  # a name, not a pattern
     try:
         (source,) = select(context.tree, (pattern,), rules=context.rules, digests=context.digests)
     except NotFound as error:
         raise NotFound(
-            f"{where or 'Agentfile'}: run: the build context has no {path!r} to mount",
+            f"run: the build context has no {path!r} to mount",
             code="mount-source-missing",
             hint=error.hint,
             source=path,

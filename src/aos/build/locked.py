@@ -24,6 +24,7 @@ __all__ = [
     "LockUse",
     "StepLock",
     "Wanted",
+    "check_whose",
     "drifted",
     "known_of",
     "match",
@@ -195,19 +196,8 @@ def match(wants: Sequence[Wanted], lock: Lock) -> dict[Place, LockedStep]:
     return found
 
 
-def drifted(
-    lock: Lock,
-    wants: Sequence[Wanted],
-    bases: Mapping[str, str],
-    *,
-    definition: Definition,
-    stages: Collection[str],
-    platform: str,
-) -> list[str]:
-    """How the lock and the Agentfile differ in these stages, a line each; empty when the lock fits.
-
-    `bases`: the digest of each base, "" where it is not known here. Raise FailedPrecondition (`lock-foreign`,
-    `lock-platform`) when it cannot be this Agentfile's at all."""
+def check_whose(lock: Lock, definition: Definition, platform: str) -> None:
+    """Raise FailedPrecondition (`lock-foreign`, `lock-platform`) when it cannot be this Agentfile's at all."""
     if lock.agent != definition.metadata.name:
         raise FailedPrecondition(
             f"{lock.file} belongs to another Agentfile: it locks {lock.agent!r}, and this is "
@@ -223,6 +213,21 @@ def drifted(
             hint="one lock holds for one platform; `aos build --no-lock` builds without it",
             file=lock.file,
         )
+
+
+def drifted(
+    lock: Lock,
+    wants: Sequence[Wanted],
+    bases: Mapping[str, str],
+    *,
+    definition: Definition,
+    stages: Collection[str],
+    platform: str,
+) -> list[str]:
+    """How the lock and the Agentfile differ in these stages, a line each; empty when the lock fits.
+
+    `bases`: the digest of each base, "" where it is not known here. Raise what `check_whose` raises."""
+    check_whose(lock, definition, platform)
     fitting = match(wants, lock)
     used = {id(entry) for entry in fitting.values()}
     known = {stage.name for stage in definition.stages}

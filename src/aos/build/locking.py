@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aos.agentfile.lock import Lock
+from aos.agentfile.lock import Lock, LockedStep
 from aos.agentfile.pins import name_of
 from aos.build.bases import find_base
 from aos.build.context import open_context
 from aos.build.inputs import gather_inputs
 from aos.build.interrupt import run_interruptibly, stopped_by_signals
-from aos.build.locked import Honour, StepLock, drifted, known_of, match, upgradable, wanted
+from aos.build.locked import Honour, StepLock, check_whose, drifted, known_of, match, upgradable, wanted
 from aos.build.plan import make_plan, needed_stages, step_text
 from aos.build.progress import Note
 from aos.build.session import build_platform, open_session
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from aos.agentfile.definition import Definition, Plugin
-    from aos.agentfile.lock import LockedStep
     from aos.build.locked import Wanted
     from aos.build.progress import Progress
     from aos.build.request import BuildRequest, BuildServices
@@ -44,10 +43,12 @@ class Upgrade:
     names: frozenset[str] = frozenset()
 
     def lets_go(self, entry: LockedStep) -> bool:
-        return self.everything or bool(self.names & {*map(name_of, entry.pins), entry.kind.partition(" ")[2]})
+        """Whether the step must decide again."""
+        return not all(self.keeps(entry, line) for line in entry.pins)
 
-    def keeps(self, line: str) -> bool:
-        return not self.everything and name_of(line) not in self.names
+    def keeps(self, entry: LockedStep, line: str) -> bool:
+        plugin = entry.kind.removeprefix("plugin ")
+        return not self.everything and not self.names & {name_of(line), plugin}
 
 
 def lock_blocking(
@@ -57,7 +58,10 @@ def lock_blocking(
     old: Lock | None,
     upgrade: Upgrade,
 ) -> Lock:
-    """The lock of the request's Agentfile. Raise what a build raises, NotFound (`lock-name-unknown`)."""
+    """The lock of the request's Agentfile. Raise what a build raises, NotFound (`lock-name-unknown`), and what
+    `check_whose` raises."""
+    if old is not None:
+        check_whose(old, request.definition, build_platform(request.platform))
     _check_names(old, upgrade)
     deciding = _Deciding(services, old, upgrade)
     request = replace(request, lock=deciding)
@@ -193,15 +197,13 @@ class _Deciding:
         for entry in self._old.steps if self._old else ():
             if (entry.stage, entry.kind) == (want.stage, want.kind):
                 for line in entry.pins:
-                    if self._upgrade.keeps(line) and line not in seen:
+                    if self._upgrade.keeps(entry, line) and line not in seen:
                         seen.add(line)
                         yield line
 
 
 def _conclude(deciding: _Deciding, session: Session, definition: Definition) -> Lock:
     """Write the lock down, and what was executed under the keys that a build with it looks under."""
-    from aos.agentfile.lock import LockedStep
-
     locks = deciding.steps(deciding.wants)
     for vertex in session.results.plan.vertices:
         lock = locks.get(vertex.place) if vertex.step is not None else None

@@ -67,12 +67,14 @@ def build_twice(
                 hint="name a file or a variable",
                 secret=secret.id,
             )
+    id = request.id or services.ids.fresh()
+    request = replace(request, id=id)
     with stopped_by_signals(), services.content.leases.hold("check") as lease:
         package = build_blocking(request, services, progress)
         lease.add(package.manifest_digest)
         progress.emit(Note("checking: building again from nothing, in other circumstances"))
         _await_another_second(services)
-        with open_workspace(services.directory / "work", request.id or services.ids.fresh()) as workspace:
+        with open_workspace(services.directory / "work", id) as workspace:
             there, again = _elsewhere(request, services, workspace.directory, elsewhere, lease.add)
             try:
                 with _another_process_state():
@@ -81,9 +83,9 @@ def build_twice(
                 error.message = f"when it was built again, {error.message}"
                 raise
             if second.manifest_digest != package.manifest_digest:
-                from aos.build.irreproducible import not_reproducible
+                from aos.build.irreproducible import Built, not_reproducible
 
-                raise not_reproducible((package, services.content.blobs), (second, there.content.blobs))
+                raise not_reproducible(Built(package, services, id), Built(second, there, id))
         progress.emit(Note(f"reproducible: both builds gave {package.manifest_digest}"))
         return package
 

@@ -155,14 +155,14 @@ class Session:
         from aos.build.steps.task import Surroundings, need_root
         from aos.build.sweep import sweep
         from aos.build.threads import in_thread
-        from aos.build.workspace import open_workspace
+        from aos.build.workspace import open_workspace, plain_umask
 
         need_root()
         services, definition, results = self._services, self._request.definition, self.results
         flights = Flights(services.directory / "locks")
         runtime = services.runtime()
         await sweep(services.directory, runtime)
-        with open_workspace(services.directory / "work", self._id) as workspace:
+        with plain_umask(), open_workspace(services.directory / "work", self._id) as workspace:
             around = Surroundings(
                 content=services.content,
                 runtime=runtime,

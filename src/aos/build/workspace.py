@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SANDBOX_PREFIX", "Workspace", "dead_workspaces", "open_workspace", "remove_tree"]
+__all__ = ["SANDBOX_PREFIX", "Workspace", "dead_workspaces", "open_workspace", "plain_umask", "remove_tree"]
 
 SANDBOX_PREFIX = "build-"
 
@@ -55,6 +55,16 @@ def open_workspace(root: Path, id: str) -> Iterator[Workspace]:
             remove_tree(directory)
             (root / f"{id}.lock").unlink(missing_ok=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def plain_umask() -> Iterator[None]:
+    """Umask 022, of the whole process: files that steps make in it do not tell how somebody has set theirs."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager

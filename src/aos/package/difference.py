@@ -44,7 +44,7 @@ class Difference:
     def lines(self) -> list[str]:
         """For people."""
         said = f": {self.before} -> {self.after}" if self.before or self.after else ""
-        made = f"   [{self.step}]" if self.step else ""
+        made = f"   [{self.step:.80}]" if self.step else ""
         return [f"{self.where}: {self.why}{said}{made}", *(f"    {line}" for line in self.shown)]
 
 

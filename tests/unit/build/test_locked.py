@@ -137,7 +137,11 @@ def test_an_upgrade_lets_go_of_what_it_names() -> None:
     assert not Upgrade(names=frozenset({"x"})).lets_go(APT)
     assert not Upgrade().lets_go(PIP)
     assert Upgrade(everything=True).lets_go(APT)
-    assert Upgrade(names=frozenset({"debian"})).lets_go(LockedStep("", "plugin debian", (), ()))
+    debian = LockedStep("", "plugin debian", (), APT.pins)
+    whole = Upgrade(names=frozenset({"debian"}))
+    assert whole.lets_go(debian)
+    assert not whole.keeps(debian, APT.pins[0])
+    assert whole.keeps(APT, APT.pins[0])
 
 
 def test_changes_are_told_as_people_read_them() -> None:

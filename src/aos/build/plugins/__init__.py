@@ -61,14 +61,15 @@ class PluginTask:
     """An empty directory that ends with the build."""
     output: Callable[[str], None]
     """Shows a line of progress."""
-    kept: Kept
-    """Files that outlive builds by their digest, for what a lock names."""
-    lock: StepLock | None
-    """What a lock means to the step, if the plugin `locks`: execute its `pins`, or, where they are None, decide, say
-    in `found` what was decided (lines that begin with a name), and keep the files it names. None: there is no lock."""
     run: Callable[[Sequence[str], Mapping[str, str]], Awaitable[None]]
     """Run a command of the host with that environment, its output shown; ends when the build ends, also by
     kill -9, and its mounts with it. Raises Aborted (`step-failed`) unless it exits with 0."""
+    lock: StepLock | None = None
+    """What a lock means to the step, if the plugin `locks`: execute its `pins`, or, where they are None, decide, say
+    in `found` what was decided (lines that begin with a name), and keep the files it names. None: there is no lock,
+    or the plugin is not built in."""
+    kept: Kept | None = None
+    """Files that outlive builds by their digest, for what a lock names; there where `lock` can be."""
 
 
 class BuildPlugin(Protocol):

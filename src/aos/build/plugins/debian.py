@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aos.agentfile.pins import DebianPackage
+    from aos.build.kept import Kept
     from aos.build.plugins import PluginTask
 
 __all__ = ["DebianPlugin"]
@@ -122,6 +123,11 @@ def _archives(asked: _Options) -> list[str]:
     return lines
 
 
+def _kept(task: PluginTask) -> Kept:
+    assert task.kept is not None  # a plugin that is built in has it
+    return task.kept
+
+
 async def _make_from_kept(task: PluginTask, asked: _Options, pins: Sequence[str]) -> None:
     """Make the base of these packages and no others, without a network."""
     import asyncio
@@ -130,16 +136,16 @@ async def _make_from_kept(task: PluginTask, asked: _Options, pins: Sequence[str]
     from aos.build.host.debs import keep_downloaded, lay_out, missing_packages
 
     packages = [DebianPackage.parse(line) for line in pins]
-    absent = await asyncio.to_thread(missing_packages, task.kept, packages)
+    absent = await asyncio.to_thread(missing_packages, _kept(task), packages)
     if absent:
         await task.run(_download_command(task, asked, absent), _environment(task))
         await asyncio.to_thread(
-            keep_downloaded, task.kept, task.scratch / "downloads", absent, f"plugin debian {asked.suite}"
+            keep_downloaded, _kept(task), task.scratch / "downloads", absent, f"plugin debian {asked.suite}"
         )
-    task.kept.pin(pins)
+    _kept(task).pin(pins)
     directory = task.scratch / "kept"
     directory.mkdir()
-    await asyncio.to_thread(lay_out, task.kept, directory, packages, asked.suite)
+    await asyncio.to_thread(lay_out, _kept(task), directory, packages, asked.suite)
     await task.run(_command(task, asked, [f"deb [trusted=yes] copy:{directory} ./"]), _environment(task))
 
 
@@ -151,20 +157,20 @@ async def _make_and_keep(task: PluginTask, asked: _Options, prefer: Sequence[str
     from aos.build.host.debs import PREFERENCES, lay_out, missing_packages, take_up
 
     preferred = [DebianPackage.parse(line) for line in prefer]
-    absent = await asyncio.to_thread(missing_packages, task.kept, preferred)
+    absent = await asyncio.to_thread(missing_packages, _kept(task), preferred)
     lines, options = _archives(asked), ["--skip=essential/unlink", "--skip=cleanup/apt"]
     if preferred:
         directory, preferences = task.scratch / "kept", task.scratch / "aos-preferences"
         directory.mkdir()
         here = [one for one in preferred if one not in absent]
-        await asyncio.to_thread(lay_out, task.kept, directory, here, asked.suite)
+        await asyncio.to_thread(lay_out, _kept(task), directory, here, asked.suite)
         preferences.write_text(PREFERENCES)
         lines = [f"deb [trusted=yes] copy:{directory} ./", *lines]
         options.append(f"--setup-hook=copy-in {preferences} /etc/apt/preferences.d/")
     await task.run(_command(task, asked, lines, options), _environment(task))
     (task.root / "etc/apt/preferences.d/aos-preferences").unlink(missing_ok=True)
     archives, lists = task.root / "var/cache/apt/archives", task.root / "var/lib/apt/lists"
-    return await asyncio.to_thread(take_up, task.kept, archives, lists)
+    return await asyncio.to_thread(take_up, _kept(task), archives, lists)
 
 
 def _command(
