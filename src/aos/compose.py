@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aos.registry.local import LocalRegistry
     from aos.runtime.facade import RuntimeFacade
     from aos.runtime.network.maker import BridgeMaker
+    from aos.runtime.policy import Policy
 
 __all__ = ["build", "build_services", "content_store", "exchange", "local_registry", "runtime"]
 
@@ -484,6 +485,8 @@ def runtime(config: Config, content: ContentStore, network: BridgeMaker | None =
         cgroup_parent=config.installation,
         conmon=config.conmon,
         seccomp=config.seccomp,
+        users=config.users,
+        ids=config.ids,
     )
     network = network or bridge_network(config)
     tools = (Runc(config.oci_runtime), Runsc(config.runsc))
@@ -519,6 +522,21 @@ class _BuildCache:
         await sweep(self._directory, self._runtime)
 
 
+def _policy(config: Config) -> Policy:
+    from aos.runtime.capabilities import capability_name
+    from aos.runtime.policy import Policy, parse_paths
+
+    names = config.capabilities
+    return Policy(
+        own=(config.root, config.state),
+        mounts=parse_paths(config.mounts, "[mounts] allow"),
+        capabilities=None if names is None else frozenset(map(capability_name, names)),
+        unconfined=config.unconfined,
+        host_users=config.host_users,
+        host_network=config.network_host == "allow",
+    )
+
+
 def serve_node(*, ready: int | None = None) -> None:
     """Be the node's daemon until it is told to stop. `ready`: a descriptor that hears how the start went.
 
@@ -533,6 +551,7 @@ def serve_node(*, ready: int | None = None) -> None:
     from aos.kernel.journal import SqliteJournal
     from aos.node.main import Ready, already_running, boot_id, prepare, serve, single_instance
     from aos.node.programs import PackagePrograms
+    from aos.node.secrets import AgentSecrets
     from aos.node.volumes import Volumes
 
     word = Ready(ready)
@@ -553,7 +572,11 @@ def serve_node(*, ready: int | None = None) -> None:
                         network=network,
                         journal=journal,
                         programs=PackagePrograms(
-                            content, registry, volumes, host_network=config.network_host == "allow"
+                            content,
+                            registry,
+                            volumes,
+                            AgentSecrets(config.state / "secrets"),
+                            _policy(config),
                         ),
                         content=content,
                         registry=registry,

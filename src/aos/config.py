@@ -49,6 +49,20 @@ class Config:
 
     build_cache: int = 20 << 30
     """Bytes of layers that builds keep for the next ones, the last used (`[build] cache = "20Gi"`); 0: no limit."""
+    users: str = "host"
+    """Whose user ids sandboxes have (`[isolation] userns`): host, auto or private (docs/isolation.md)."""
+    ids: str = ""
+    """Where their own are from (`[isolation] ids = "FIRST:COUNT"`); empty: root's in /etc/subuid, or a default."""
+    capabilities: tuple[str, ...] | None = None
+    """Which may be added to the default ones (`[isolation] capabilities`); None: those that reach no further than the
+    sandbox."""
+    unconfined: bool = False
+    """Whether `--security-opt seccomp=unconfined` and profiles from anywhere may be asked for
+    (`[isolation] unconfined`)."""
+    host_users: bool = True
+    """Whether `--userns host` may be asked for (`[isolation] host_users`)."""
+    mounts: tuple[str, ...] = ("/",)
+    """Below what a path of the host must be to be mounted (`[mounts] allow`)."""
     allow_host_hooks: bool = False
     """Whether hooks of packages may run on the host (`allow_host_hooks = true`)."""
 
@@ -75,9 +89,16 @@ _KEYS = {
     ("network", "pool"): "network_pool",
     ("network", "host"): "network_host",
     ("build", "cache"): "build_cache",
+    ("isolation", "userns"): "users",
+    ("isolation", "ids"): "ids",
+    ("isolation", "capabilities"): "capabilities",
+    ("isolation", "unconfined"): "unconfined",
+    ("isolation", "host_users"): "host_users",
+    ("mounts", "allow"): "mounts",
     ("allow_host_hooks",): "allow_host_hooks",
 }
-_BOOLEANS = frozenset({("allow_host_hooks",)})
+_BOOLEANS = frozenset({("allow_host_hooks",), ("isolation", "unconfined"), ("isolation", "host_users")})
+_LISTS = frozenset({("isolation", "capabilities"), ("mounts", "allow")})
 
 
 def load_config(environ: Mapping[str, str], *, uid: int | None = None) -> Config:
@@ -139,16 +160,27 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any]:
         raise InvalidArgument(f"{file}: not TOML: {error}", code="config-invalid") from error
     values: dict[str, Any] = {}
     for path, value in _leaves(raw):
-        kind, word = (bool, "true or false") if path in _BOOLEANS else (str, "a string")
-        if path not in _KEYS or not isinstance(value, kind):
+        fits, word = _expected(path, value)
+        if path not in _KEYS or not fits:
             known = ", ".join(".".join(key) for key in _KEYS)
             raise InvalidArgument(
                 f"{file}: {'.'.join(path)}: " + (f"must be {word}" if path in _KEYS else "unknown key"),
                 code="config-invalid",
                 hint=f"known keys: {known}",
             )
-        values[_KEYS[path]] = _size(file, path, str(value)) if path == ("build", "cache") else value
+        if path == ("build", "cache"):
+            value = _size(file, path, value)
+        values[_KEYS[path]] = tuple(value) if path in _LISTS else value
     return values
+
+
+def _expected(path: tuple[str, ...], value: object) -> tuple[bool, str]:
+    """Whether the value is of the kind that the key takes; and the name of that kind."""
+    if path in _BOOLEANS:
+        return isinstance(value, bool), "true or false"
+    if path in _LISTS:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of strings"
+    return isinstance(value, str), "a string"
 
 
 def _size(file: Path, path: tuple[str, ...], text: str) -> int:

@@ -32,6 +32,8 @@ class Printer:
     ) -> None:
         """`prefix`: stands before each line, whose it is."""
         self._write = write
+        self.redact: Callable[[bytes], bytes] | None = None
+        """Takes out of each record what must not be shown."""
         self._prefix = prefix
         self._since = since
         self._timestamps = timestamps
@@ -61,7 +63,8 @@ class Printer:
                 out.append(self._prefix)
                 if self._timestamps:
                     out.append(at + b" ")
-            out.append(parts[3] if len(parts) > 3 else b"")
+            text = parts[3] if len(parts) > 3 else b""
+            out.append(text if self.redact is None else self.redact(text))
             whole = not tag.startswith(b"P")
             if whole:
                 out.append(b"\n")

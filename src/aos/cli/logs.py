@@ -74,6 +74,12 @@ def open_logs(
         facts, descriptors = node.call_with_descriptors("agent.logs", agent=agent, replica=number - 1)
         prefix = b"%d| " % number if chosen is None and facts["replicas"] > 1 else b""
         printer = Printer(write_all, since=since, timestamps=timestamps, prefix=prefix)
+        if facts.get("redact"):
+            from base64 import b64decode
+
+            from aos.redaction import Redaction
+
+            printer.redact = Redaction(map(b64decode, facts["redact"]))
         found.append((descriptors[0], printer))
         number += 1
         if chosen is not None or number > facts["replicas"]:

@@ -44,6 +44,35 @@ VERB = Verb(
         Option("memory", "m", "SIZE", "Most memory, such as 512m or 2g"),
         Option("cpus", "", "NUMBER", "Most CPUs, such as 0.5"),
         Option("pids", "", "NUMBER", "Most processes and threads"),
+        Option(
+            "disk",
+            "",
+            "SIZE",
+            "Most that it writes to its own files, such as 1g (default: what the disk has)",
+        ),
+        Option("ulimit", "", "NAME=SOFT[:HARD]", "A limit of each process, such as nofile=1024", repeat=True),
+        Option("read-only", help="Let it write to mounts and --tmpfs alone"),
+        Option("tmpfs", "", "TARGET[:SIZE]", "Memory to write to, such as /tmp:64m", repeat=True),
+        Option(
+            "secret", "", "NAME=FILE", "A file /run/secrets/NAME, in memory; NAME=env:VARIABLE", repeat=True
+        ),
+        Option("cap-add", "", "NAME", "Add a capability, such as NET_RAW", repeat=True),
+        Option("cap-drop", "", "NAME", "Take a capability away, or ALL", repeat=True),
+        Option("device", "", "VENDOR/CLASS=NAME", "A device that the host describes (CDI)", repeat=True),
+        Option(
+            "security-opt",
+            "",
+            "KEY=VALUE",
+            "seccomp=default, agent, unconfined or a file; label=an AppArmor profile or SELinux context",
+            repeat=True,
+        ),
+        Option(
+            "userns",
+            "",
+            "MODE",
+            "Its user ids: private (a range of its own), host, or auto",
+            choices=("auto", "private", "host"),
+        ),
         Option("network", "", "MODE", "none (loopback only), bridge, host, or agent:NAME (that of another)"),
         Option("publish", "p", "[[IP:]HOST:]PORT", "Let a port of the host lead to it", repeat=True),
         Option("publish-all", "P", help="Publish every port that the package names"),
@@ -66,6 +95,12 @@ VERB = Verb(
         Option("dry-run", help="Print what would be run, as JSON, and start nothing"),
     ),
     stop_at_first_positional=True,
+)
+
+
+_CONFINING = (
+    *("disk", "ulimit", "read-only", "tmpfs", "secret"),
+    *("cap-add", "cap-drop", "device", "security-opt", "userns"),
 )
 
 
@@ -164,6 +199,10 @@ def _call(args: Arguments) -> dict[str, Any]:
         limits["pids"] = _values.count(args["pids"], "--pids")
     if limits:
         call["limits"] = limits
+    if any(args[option] for option in _CONFINING):
+        from aos.cli import _confinement
+
+        call |= _confinement.parameters(args)
     for option in ("name", "hostname", "network", "restart", "runtime"):
         if args[option] is not None:
             call[option] = args[option]

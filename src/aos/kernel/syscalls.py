@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -47,6 +47,34 @@ class LimitParams(_Params, frozen=True):
     pids: int | None = None
 
 
+class TmpfsMount(_Params, frozen=True):
+    target: str
+    size: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class UlimitParams(_Params, frozen=True):
+    name: str
+    soft: Annotated[int, msgspec.Meta(ge=0)]
+    hard: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ConfinementParams(_Params, frozen=True):
+    add_capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+    seccomp: str = ""
+    users: Literal["", "auto", "private", "host"] = ""
+    label: str = ""
+    ulimits: tuple[UlimitParams, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+class SecretParams(_Params, frozen=True):
+    name: str
+    data: bytes
+    """In JSON: base64. It is kept in the node's transient state alone."""
+    target: str = ""
+
+
 class RunAgent(_Params, frozen=True):
     reference: str
     name: str = ""
@@ -54,7 +82,12 @@ class RunAgent(_Params, frozen=True):
     entrypoint: tuple[str, ...] | None = None
     env: dict[str, str] = {}
     mounts: tuple[BindMount, ...] = ()
+    tmpfs: tuple[TmpfsMount, ...] = ()
     limits: LimitParams = LimitParams()
+    confinement: ConfinementParams = ConfinementParams()
+    read_only: bool = False
+    disk: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    secrets: tuple[SecretParams, ...] = ()
     network: str | None = None
     egress: tuple[str, ...] | None = None
     publish: tuple[str, ...] = ()

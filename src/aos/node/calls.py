@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -305,7 +306,9 @@ class Calls:
                 agent=agent.id,
             ) from error
         running = process.state is ProcessState.RUNNING
-        return Answer({"running": running, "replicas": len(agent.replicas)}, [descriptor])
+        secrets = [b64encode(one).decode() for one in self._programs.secret_values(agent.program)]
+        facts = {"running": running, "replicas": len(agent.replicas), "redact": secrets}
+        return Answer(facts, [descriptor])
 
     async def agent_stats(self, call: syscalls.StatsOf) -> list[dict[str, Any]]:
         state = self._node.machine.state

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from aos.redaction import Redaction
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["read_tail"]
@@ -15,8 +18,9 @@ _BYTES = 2048
 """Of text; the read behind it is larger by what the log's prefixes take."""
 
 
-def read_tail(log: Path, since: float) -> str:
-    """At most ten lines and 2 KiB, none from before `since` (seconds since the epoch); empty when there is no log.
+def read_tail(log: Path, since: float, secrets: Sequence[bytes] = ()) -> str:
+    """At most ten lines and 2 KiB, none from before `since` (seconds since the epoch), without the secrets; empty when
+    there is no log.
     Its format is Kubernetes CRI."""
     try:
         with log.open("rb") as file:
@@ -36,7 +40,11 @@ def read_tail(log: Path, since: float) -> str:
             partial = ""
     if partial:
         text.append(partial)
-    return "\n".join(text[-_LINES:])[-_BYTES:]
+    lines = text[-_LINES:]
+    if secrets:
+        redact = Redaction(secrets)
+        lines = [redact(line.encode(errors="surrogateescape")).decode(errors="replace") for line in lines]
+    return "\n".join(lines)[-_BYTES:]
 
 
 def _at_least(text: str, since: float) -> bool:

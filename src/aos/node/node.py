@@ -53,6 +53,14 @@ class Programs(Protocol):
 
     async def spec(self, program: Program, hostname: str) -> AgentSpec: ...
 
+    def secret_values(self, program: Program) -> list[bytes]:
+        """What must not be shown of what it writes."""
+        ...
+
+    def forget(self, program: Program) -> None:
+        """The agent that had this program is gone."""
+        ...
+
 
 class Node:
     """Runs inside `async with`: tasks of its effects live and end with it, agents do not."""
@@ -370,7 +378,11 @@ class Node:
                 for name in ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
                 if (value := getattr(usage, name)) is not None
             },
-            tail=read_tail(self.log_of(process.agent, process.replica), process.spawned_at),
+            tail=read_tail(
+                self.log_of(process.agent, process.replica),
+                process.spawned_at,
+                self.programs.secret_values(agent.program),
+            ),
             detail=status.detail,
         )
         await self.insist(lambda: self.machine.exited(pid, record, at=self.clock.now()))
@@ -431,6 +443,7 @@ class Node:
         await asyncio.gather(*(self.discard(SandboxId(sandbox)) for sandbox in effect.sandboxes))
         for replica in range(len(effect.sandboxes)):
             self.log_of(effect.agent, replica).unlink(missing_ok=True)
+        self.programs.forget(effect.program)
         with contextlib.suppress(AosError):
             await self.hooks.run("post_delete", moment)
 

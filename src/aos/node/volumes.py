@@ -25,7 +25,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 class Volumes:
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
 
     def source(self, text: str) -> Path:
         """The host path of a mount's source: an absolute path, or the name of a volume, which then is there.
@@ -35,12 +35,12 @@ class Volumes:
         path = self._path(text)
         path.mkdir(parents=True, exist_ok=True, mode=0o755)
         path.chmod(0o755)  # whatever the umask is: an agent may be any user
-        self._directory.chmod(0o711)
+        self.directory.chmod(0o711)
         return path
 
     def list(self) -> list[str]:
         try:
-            return sorted(path.name for path in self._directory.iterdir() if not path.name.startswith("."))
+            return sorted(path.name for path in self.directory.iterdir() if not path.name.startswith("."))
         except FileNotFoundError:
             return []
 
@@ -72,8 +72,8 @@ class Volumes:
 
     async def sweep(self) -> None:
         """Finish removals that a crash interrupted."""
-        if self._directory.is_dir():
-            for path in self._directory.glob(".*"):
+        if self.directory.is_dir():
+            for path in self.directory.glob(".*"):
                 await asyncio.to_thread(_remove, path)
 
     def _existing(self, name: str) -> Path:
@@ -91,7 +91,7 @@ class Volumes:
                 code="volume-invalid",
                 hint="letters, digits, '_', '.' and '-', a letter or digit first, at most 63; a path begins with / or ./",
             )
-        return self._directory / name
+        return self.directory / name
 
 
 def used_by(name: str, agents: Iterable[Agent]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aos.errors import InvalidArgument
 from aos.runtime.choice import check_isolation
 from aos.runtime.network.asked import NetworkWords, network_spec
-from aos.runtime.spec import AgentSpec, Limits, ProcessSpec, Rootfs
+from aos.runtime.spec import AgentSpec, Confinement, Limits, ProcessSpec, Rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,10 @@ class Overrides:
     """Replaces the entrypoint's command, and with it the package's arguments, as for docker."""
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    confinement: Confinement = field(default_factory=Confinement)
+    read_only: bool = False
+    disk: int | None = None
+    """Bytes."""
     limits: Limits = field(default_factory=Limits)
     network: NetworkWords = field(default_factory=NetworkWords)
     runtime: str = ""
@@ -60,6 +64,7 @@ def to_agent_spec(package: Package, overrides: Overrides) -> AgentSpec:
             hint="name a command after the reference, or give the Agentfile an entrypoint",
         )
     env = dict(text.partition("=")[::2] for text in image.env) | dict(overrides.env)
+    resources = definition.get("resources") or {}
     return AgentSpec(
         process=ProcessSpec(
             args=args,
@@ -69,10 +74,15 @@ def to_agent_spec(package: Package, overrides: Overrides) -> AgentSpec:
             terminal=overrides.terminal,
             stdin=overrides.stdin,
         ),
-        rootfs=Rootfs(package.layers),
+        rootfs=Rootfs(
+            package.layers, read_only=overrides.read_only, size=overrides.disk or resources.get("disk")
+        ),
         hostname=overrides.hostname or "agent",
         mounts=overrides.mounts,
-        limits=_limits(definition.get("resources") or {}, overrides.limits),
+        limits=_limits(resources, overrides.limits),
+        confinement=replace(
+            overrides.confinement, devices=(*(resources.get("gpu") or ()), *overrides.confinement.devices)
+        ),
         network=network_spec(
             definition.get("network"), image.other_config.get("ExposedPorts") or (), overrides.network
         ),

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aos.build.secrets import Redaction, Secrets, SecretSource, parse_secret
+from aos.build.secrets import Secrets, SecretSource, parse_secret
 from aos.build.steps.sandbox import Lines
 from aos.errors import AosError
+from aos.redaction import Redaction
 
 if TYPE_CHECKING:
     from pathlib import Path

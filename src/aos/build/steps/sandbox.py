@@ -21,8 +21,8 @@ from aos.runtime.spec import AgentSpec, Mount, NetworkSpec, ProcessSpec, Rootfs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aos.build.secrets import Redaction
     from aos.build.steps.task import Task
+    from aos.redaction import Redaction
     from aos.runtime.spec import NetworkMode
     from aos.runtime.state import ExitStatus
 

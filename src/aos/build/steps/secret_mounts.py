@@ -10,10 +10,10 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aos.build.secrets import Redaction
 from aos.build.upper import BUILD_DIRECTORY
 from aos.content.tree import resolve
 from aos.errors import FailedPrecondition, InvalidArgument
+from aos.redaction import Redaction
 from aos.runtime.spec import Mount
 
 if TYPE_CHECKING:
