@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from fix_installation import end_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,3 +260,42 @@ def test_volumes_outlive_agents(aos: Installation) -> None:
     assert "no volume" in aos("volume", "rm", "notes", check=3).err
     assert not (aos.root / "volumes/notes").exists()
     assert "not a name" in aos("volume", "inspect", "..", check=2).err
+
+
+def test_a_boot_of_the_host(aos: Installation) -> None:
+    """All processes end at once, what is transient is gone, and the boot id is another: here, that of the journal is."""
+    script = 'trap "exit 4" TERM; echo up; ' + LOOP
+    for policy in ("never", "always", "unless-stopped"):
+        for what in ("runs", "stopped"):
+            aos("run", "-d", "--name", f"{what}-{policy}", "--restart", policy, "busybox:1", "-c", script)
+    aos("stop", *(f"stopped-{policy}" for policy in ("never", "always", "unless-stopped")))
+    aos.kill_daemon()
+    ended = 0
+    for kept in (aos.root / "sandboxes/oci").iterdir():
+        init = int((kept / "pid").read_text())
+        with contextlib.suppress(FileNotFoundError):
+            conmon = int(Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[1])
+            end_process(conmon)  # first, so that it writes no exit code
+            end_process(init)
+            ended += 1
+    assert ended == 3
+    shutil.rmtree(aos.state)
+    with contextlib.closing(sqlite3.connect(aos.root / "node/journal.sqlite3")) as journal:
+        changed = (
+            "UPDATE events SET event = CAST(json_set(event, '$.boot', 'before') AS BLOB) WHERE agent = ''"
+        )
+        assert journal.execute(changed).rowcount == 1
+        journal.commit()
+    running = ["runs-always", "runs-unless-stopped", "stopped-always"]
+    until(
+        lambda: (
+            sorted(one["name"] for one in aos("ps", "-o", "json").json if one["pid"] and one["running"])
+            == running
+        )
+    )
+    [lost] = exits(aos, "runs-never")
+    assert (lost["cause"], lost["code"], lost["signal"]) == ("lost", None, None)
+    assert "booted" in lost["detail"]
+    assert exits(aos, "runs-always")[0]["cause"] == "lost"
+    assert exits(aos, "stopped-always")[0]["code"] == 4
+    assert "Lost" in aos("ps", "-a").out

@@ -36,7 +36,7 @@ def problems(text: str | bytes) -> list[tuple[int, int, str, str]]:
     return [(one.line, one.column, one.code, f"{one.message}; {one.hint}") for one in refused.value.problems]
 
 
-@pytest.mark.parametrize("name", ["hello", "mcp-git"])
+@pytest.mark.parametrize("name", ["hello", "mcp-git", "notes"])
 def test_examples_load_and_survive_their_canonical_form(name: str) -> None:
     definition = load(EXAMPLES / name / "Agentfile")
     raw = json.loads(json.dumps(definition.to_json()))
