@@ -537,6 +537,18 @@ def _policy(config: Config) -> Policy:
     )
 
 
+def enter_user_namespace(config: Config) -> None:
+    """What owns files of more than one user, and mounts: an ordinary user's processes do in the user's own namespace.
+
+    For a process with one thread. Errors as `aos.rootless.namespace.enter`; nothing happens for root."""
+    import os
+
+    if os.getuid() != 0:
+        from aos.rootless.namespace import enter
+
+        enter(config.state, os.environ)
+
+
 def serve_node(*, ready: int | None = None) -> None:
     """Be the node's daemon until it is told to stop. `ready`: a descriptor that hears how the start went.
 
@@ -557,6 +569,7 @@ def serve_node(*, ready: int | None = None) -> None:
     word = Ready(ready)
     try:
         config = load_config(os.environ)
+        enter_user_namespace(config)
         prepare(config, foreground=ready is None)
         with single_instance(config):
             content, network = content_store(config), bridge_network(config)

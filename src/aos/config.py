@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aos.errors import InvalidArgument
+from aos.rootless.user import user_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +108,7 @@ def load_config(environ: Mapping[str, str], *, uid: int | None = None) -> Config
     A file named by AOS_CONFIG must exist. Raises InvalidArgument (`config-unreadable`, `config-invalid`)
     naming file, line and key.
     """
-    uid = os.getuid() if uid is None else uid
+    uid = user_id(environ) if uid is None else uid
     home = Path(environ.get("HOME") or "/")
     if uid == 0:
         root, state, file = Path("/var/lib/aos"), Path("/run/aos"), Path("/etc/aos/config.toml")

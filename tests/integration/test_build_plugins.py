@@ -160,19 +160,6 @@ def test_a_plugin_that_fails(
     assert not work.exists() or list(work.iterdir()) == []
 
 
-def test_an_ordinary_user_is_refused_with_a_hint_unless_nothing_is_executed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(FailedPrecondition) as caught:
-        _build(tmp_path, Motto(), text="hello")
-    assert caught.value.code == "needs-root"
-    assert "sudo aos build" in (caught.value.hint or "")
-    monkeypatch.undo()
-    _build(tmp_path, Motto(), text="hello")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert _build(tmp_path, Motto(), text="hello")[1].count(Cached) == 1
-
 
 OUTSIDE = """
 import ctypes, os, pathlib, sys, time

@@ -152,12 +152,11 @@ class Session:
         from aos.build.flight import Flights
         from aos.build.secrets import Secrets
         from aos.build.solve import solve
-        from aos.build.steps.task import Surroundings, need_root
+        from aos.build.steps.task import Surroundings
         from aos.build.sweep import sweep
         from aos.build.threads import in_thread
         from aos.build.workspace import open_workspace, plain_umask
 
-        need_root()
         services, definition, results = self._services, self._request.definition, self.results
         flights = Flights(services.directory / "locks")
         runtime = services.runtime()

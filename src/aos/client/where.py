@@ -31,6 +31,8 @@ def state_directory(environ: Mapping[bytes, bytes]) -> str:
             )
         return state
     uid = posix.getuid()
+    if uid == 0 and get(b"AOS_ROOTLESS_UID").isdecimal():  # as aos.rootless.user has it
+        uid = int(get(b"AOS_ROOTLESS_UID"))
     file = "/etc/aos/config.toml"
     if uid != 0:
         file = (get(b"XDG_CONFIG_HOME") or (get(b"HOME") or "/") + "/.config") + "/aos/config.toml"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aos.oci.digest import Digest
     from aos.oci.layer import Layer
 
-__all__ = ["BlobInfo", "BlobWriter", "Blobs", "IdMap", "Snapshots"]
+__all__ = ["BlobInfo", "BlobWriter", "Blobs", "IdMap", "Snapshots", "id_unmapped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,13 @@ def _shift(number: int, extents: tuple[tuple[int, int, int], ...], source: int, 
     for extent in extents:
         if extent[source] <= number < extent[source] + extent[2]:
             return number - extent[source] + extent[target]
-    raise InvalidArgument(
-        f"id {number} is outside the id map",
+    raise id_unmapped(str(number))
+
+
+def id_unmapped(owner: str, name: str = "") -> InvalidArgument:
+    """`owner`: a user, or user and group; `name`: of what belongs to it."""
+    return InvalidArgument(
+        f"{name}: it belongs to {owner}, an id that this user has not" if name else f"id {owner} is outside the id map",
         code="id-unmapped",
         hint="give the user a larger range in /etc/subuid and /etc/subgid",
     )

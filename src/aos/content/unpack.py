@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from aos.content.archive import OPAQUE, WHITEOUT, XATTR, mtime_ns, open_archive, path_parts, refused
 from aos.content.compression import PIECE
+from aos.content.protocol import id_unmapped
+from aos.rootless.user import in_user_namespace
 
 if TYPE_CHECKING:
     import tarfile
@@ -52,7 +54,9 @@ class _Tree:
         self._id_map = id_map
         self._parent: tuple[tuple[str, ...], int] | None = None
         self._directories: dict[tuple[str, ...], tarfile.TarInfo] = {}
-        self._overlay = "trusted.overlay." if os.geteuid() == 0 else "user.overlay."
+        ordinary = os.geteuid() != 0 or in_user_namespace()
+        self._overlay = "user.overlay." if ordinary else "trusted.overlay."
+        self._devices = not ordinary
 
     def add(self, entry: tarfile.TarInfo, archive: Archive) -> None:
         parts = path_parts(entry.name)
@@ -102,6 +106,8 @@ class _Tree:
             kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
             if entry.ischr() and entry.devmajor == entry.devminor == 0:
                 raise refused(entry.name, "a character device 0:0 would be a whiteout")
+            if not self._devices:
+                return  # nobody but the host's root makes devices, and no sandbox opens those of a layer
             os.mknod(name, kind | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=parent)
         else:
             raise refused(entry.name, f"an entry of unknown type {entry.type!r}")
@@ -138,7 +144,12 @@ class _Tree:
         """Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then time."""
         uid, gid = self._id_map.to_host(entry.uid, entry.gid)
         if os.geteuid() == 0:
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            try:
+                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # our user namespace has no such id
+                    raise id_unmapped(f"{uid}:{gid}", entry.name) from error
+                raise
         if not entry.issym():
             os.chmod(name, entry.mode & 0o7777, dir_fd=parent)
         for key, value in entry.pax_headers.items():

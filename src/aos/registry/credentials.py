@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import re
 import subprocess
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aos.errors import FailedPrecondition, InvalidArgument, Unavailable
+from aos.rootless.user import user_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,7 @@ def _files(environ: Mapping[str, str]) -> Iterator[Path]:
     if environ.get("XDG_RUNTIME_DIR"):
         yield Path(environ["XDG_RUNTIME_DIR"], "containers/auth.json")
     else:
-        yield Path(f"/run/containers/{os.getuid()}/auth.json")
+        yield Path(f"/run/containers/{user_id(environ)}/auth.json")
     yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config", "containers/auth.json")
     yield Path(environ.get("DOCKER_CONFIG") or home / ".docker", "config.json")
 

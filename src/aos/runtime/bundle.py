@@ -85,7 +85,7 @@ def runtime_config(
     *,
     user: User,
     rootfs: str,
-    cgroup: str,
+    cgroup: str | None,
     files: Collection[str],
     sources: Mapping[str, str],
     seccomp: object,
@@ -93,7 +93,7 @@ def runtime_config(
     ids: IdMap | None = None,
     network: str | None = "",
 ) -> dict[str, Any]:
-    """`config.json`. `rootfs` and `cgroup` are paths; `sources` maps what something is mounted at to where it is for
+    """`config.json`. `rootfs` and `cgroup` are paths (None: it gets no group); `sources` maps what something is mounted at to where it is for
     the sandbox to take (of spec.mounts all but tmpfs; `files` of ours in /etc, read-only; /sys where the sandbox may not
     mount it); `open_files` is the limit of open descriptors (never above the daemon's own hard limit); `ids`: as whose
     ids the sandbox's own are on the host, in a user namespace; `network` is the path of a network namespace, empty for a
@@ -124,7 +124,7 @@ def runtime_config(
         "annotations": dict(spec.annotations),
         "linux": {
             "namespaces": namespaces,
-            "cgroupsPath": cgroup,
+            **({"cgroupsPath": cgroup} if cgroup is not None else {}),
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),

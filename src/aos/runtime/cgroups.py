@@ -16,10 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from aos.errors import FailedPrecondition
 from aos.runtime.state import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from aos.runtime.spec import Limits
 
@@ -34,6 +35,11 @@ class Cgroups(Protocol):
     """All calls are synchronous and take well under a millisecond; `group` is `<parent>/<sandbox id>`."""
 
     version: str
+
+    @property
+    def hierarchies(self) -> tuple[Path, ...]:
+        """Where groups are made."""
+        ...
 
     def create(self, group: str, limits: Limits) -> None: ...
 
@@ -109,29 +115,30 @@ class CgroupV2:
     def __init__(self, mountpoint: Path) -> None:
         self._root = mountpoint
 
+    @property
+    def hierarchies(self) -> tuple[Path, ...]:
+        return (self._root,)
+
     def create(self, group: str, limits: Limits) -> None:
         path = self._root
         for part in group.split("/"):
-            available = (path / "cgroup.controllers").read_text().split()
-            wanted = " ".join(f"+{name}" for name in ("cpu", "memory", "pids", "io") if name in available)
-            (path / "cgroup.subtree_control").write_text(wanted)
+            _pass_on(path, ("cpu", "memory", "pids", "io"))
             path /= part
             path.mkdir(exist_ok=True)
-        available = (path / "cgroup.controllers").read_text().split()
-        (path / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in available))
+        _pass_on(path)
         (path / "monitor").mkdir(exist_ok=True)
         self.limit(group, limits)
 
     def limit(self, group: str, limits: Limits) -> None:
         path = self._root / group
         if limits.memory is not None:
-            (path / "memory.max").write_text(str(limits.memory))
+            _set(path / "memory.max", str(limits.memory))
             with suppress(FileNotFoundError):
                 (path / "memory.swap.max").write_text("0")
         if limits.cpus is not None:
-            (path / "cpu.max").write_text(f"{max(1000, round(limits.cpus * _CPU_PERIOD))} {_CPU_PERIOD}")
+            _set(path / "cpu.max", f"{max(1000, round(limits.cpus * _CPU_PERIOD))} {_CPU_PERIOD}")
         if limits.pids is not None:
-            (path / "pids.max").write_text(str(limits.pids))
+            _set(path / "pids.max", str(limits.pids))
 
     def add(self, group: str, pid: int) -> None:
         (self._root / group / "monitor" / "cgroup.procs").write_text(str(pid))
@@ -180,6 +187,10 @@ class CgroupV1:
         self._cpuacct = hierarchies.get("cpuacct")
         self._freezer = hierarchies.get("freezer")
         self._all = sorted(set(everywhere))
+
+    @property
+    def hierarchies(self) -> tuple[Path, ...]:
+        return tuple(self._all)
 
     def create(self, group: str, limits: Limits) -> None:
         for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
@@ -257,6 +268,29 @@ class CgroupV1:
     def remove_empty(self, parent: str) -> None:
         for path in self._all:
             _remove_empty(path / parent)
+
+
+def _pass_on(path: Path, names: Collection[str] | None = None) -> None:
+    """Let the groups below have the controllers that this one has; of another's group we take what it gives."""
+    there, given = (
+        (path / name).read_text().split() for name in ("cgroup.controllers", "cgroup.subtree_control")
+    )
+    missing = [name for name in there if name not in given and (names is None or name in names)]
+    if missing:
+        with suppress(PermissionError):
+            (path / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in missing))
+
+
+def _set(file: Path, value: str) -> None:
+    try:
+        file.write_text(value)
+    except FileNotFoundError as error:
+        controller = file.name.partition(".")[0]
+        raise FailedPrecondition(
+            f"{controller} cannot be limited: this group has no {controller} controller",
+            code="limits-not-delegated",
+            hint="run it without that limit, or have the controller delegated: docs/rootless.md, `aos doctor`",
+        ) from error
 
 
 def kill_all(cgroups: Cgroups, group: str, spare: int = 0) -> None:

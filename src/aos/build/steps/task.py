@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from aos.runtime.protocol import Runtime
 
-__all__ = ["Surroundings", "Task", "Traces", "lock_file_gone", "need_root", "state_tree", "step_failed"]
+__all__ = ["Surroundings", "Task", "Traces", "lock_file_gone", "state_tree", "step_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +135,3 @@ def lock_file_gone(vertex: Vertex, why: str, name: str) -> NotFound:
         step=vertex.created_by,
         stage=vertex.stage,
     )
-
-
-def need_root() -> None:
-    if os.geteuid() != 0:
-        raise FailedPrecondition(
-            "building as an ordinary user is not supported yet: layers keep numeric owners, and steps run in a "
-            "sandbox of the host's",
-            code="needs-root",
-            hint="run `sudo aos build …`",
-        )

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aos.errors import FailedPrecondition, NotFound
+from aos.ids import SandboxId
+from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.conmon import PIDFILE
 from aos.runtime.backends.supervised.launch import run_tool, tool_environment
+from aos.runtime.backends.supervised.no_cgroups import NoCgroups
 from aos.runtime.backends.supervised.record import Record, process_start, read_status
 from aos.runtime.capabilities import held_capabilities
 from aos.runtime.cgroups import detect_cgroups, kill_all
+from aos.runtime.delegation import delegated_group
 from aos.runtime.id_ranges import IdRanges
 from aos.runtime.seccomp import load_seccomp
 from aos.runtime.state import SandboxState
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aos.content.store import ContentStore
-    from aos.ids import SandboxId
     from aos.runtime.backends.supervised.tool import Tool
     from aos.runtime.cgroups import Cgroups
     from aos.runtime.network.protocol import Network
@@ -67,6 +70,7 @@ class Host:
         self.sandboxes = config.root / "sandboxes" / tool.backend
         self.states = config.state / "runtime" / tool.backend
         self._cgroups: Cgroups | None = None
+        self._cgroup_parent = config.cgroup_parent
         self._tools: tuple[str, str] | None = None
         self._seccomp: dict[tuple[str, tuple[str, ...]], msgspec.Raw] = {}
         self._id_ranges: IdRanges | None = None
@@ -74,8 +78,22 @@ class Host:
     @property
     def cgroups(self) -> Cgroups:
         if self._cgroups is None:
-            self._cgroups = detect_cgroups()
+            self._cgroups = self._own_cgroups() if in_user_namespace() else detect_cgroups()
         return self._cgroups
+
+    def _own_cgroups(self) -> Cgroups:
+        """Those that this user was given."""
+        found = detect_cgroups()
+        given = delegated_group(found.hierarchies)
+        if given is None:
+            return NoCgroups(lambda id: self.pid(SandboxId(id)))
+        self._cgroup_parent = f"{given}/{self.config.cgroup_parent}".lstrip("/")
+        return found
+
+    @property
+    def cgroup_parent(self) -> str:
+        """The group that those of all sandboxes are in."""
+        return self._cgroup_parent if self.cgroups else ""
 
     def tools(self) -> tuple[str, str]:
         """(OCI runtime, conmon); FailedPrecondition `runtime-missing` names the package."""
@@ -133,8 +151,12 @@ class Host:
             )
         return directory
 
+    def payload(self, id: SandboxId) -> str | None:
+        """The group that the OCI runtime puts a sandbox into; None where there are none."""
+        return None if self.cgroups.version == "none" else f"/{self.group(id)}/payload"
+
     def group(self, id: SandboxId) -> str:
-        return f"{self.config.cgroup_parent}/{id}"
+        return f"{self.cgroup_parent}/{id}"
 
     async def call(
         self, id: SandboxId, verb: str, *arguments: str, after: tuple[str, ...] = ()

@@ -14,8 +14,9 @@ import msgspec
 
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree, resolve
-from aos.errors import AlreadyExists, FailedPrecondition, NotFound
+from aos.errors import AlreadyExists, NotFound
 from aos.ids import SandboxId
+from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.checks import bad_image, check_image, check_spec, check_targets
 from aos.runtime.backends.supervised.conmon import LOG, Conmon
 from aos.runtime.backends.supervised.connecting import Connecting, connecting
@@ -59,12 +60,6 @@ class Making:
         """`image`: of a checkpoint that `start` goes on from; FailedPrecondition `checkpoint-invalid`."""
         if image is not None:
             check_image(image)
-        if os.geteuid() != 0:
-            raise FailedPrecondition(
-                "making sandboxes needs root for now",
-                code="needs-root",
-                hint="run the command with sudo",
-            )
         tools, directory = self._host.tools(), self._host.sandboxes / id
         tool = self._host.tool
         check_spec(spec)
@@ -198,7 +193,9 @@ class Making:
         for target, source in files.items():
             bind(target, source, read_only=True)
         sysfs = None
-        if users is not None and network.namespace != "":  # which its user namespace does not own
+        if network.namespace is None and in_user_namespace():  # nor may the user mount the host's
+            bind("/sys", Path("/sys"), read_only=True, mapped=False)
+        elif users is not None and network.namespace != "":  # which its user namespace does not own
             sysfs = place / "sys"
             sources["/sys"] = str(sysfs)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -206,7 +203,7 @@ class Making:
             spec,
             user=user,
             rootfs=str(rootfs),
-            cgroup=f"/{self._host.group(id=SandboxId(directory.name))}/payload",
+            cgroup=self._host.payload(SandboxId(directory.name)),
             files=tuple(files),
             sources=sources,
             seccomp=seccomp,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, FailedPrecondition
+from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.native import (
     attach,
     clone_tree,
@@ -36,7 +37,8 @@ _MS_REC, _MS_SLAVE = 0x4000, 1 << 19
 _DATA_LIMIT = 4095
 """Bytes: mount(2) copies one page of options."""
 _OVERLAY_OPTIONS = "redirect_dir=off,index=off,metacopy=off"
-"""What a layer can hold is all that the upper directory may contain."""
+_USER_OPTIONS = "userxattr,index=off,metacopy=off"
+"""What a layer can hold is all that the upper directory may contain. With `userxattr` there are no redirects."""
 
 
 STAGE = Path("/run/aos-sandbox")
@@ -182,7 +184,7 @@ def _overlay(overlay: Overlay) -> None:
         options = f"lowerdir={lowers},upperdir={_escape(overlay.upper)},workdir={_escape(overlay.work)},"
     else:  # an overlay needs two directories: the empty mount point is the other
         options = f"lowerdir={lowers}:{_escape(overlay.target)},"
-    options += _OVERLAY_OPTIONS if os.geteuid() == 0 else _OVERLAY_OPTIONS + ",userxattr"
+    options += _USER_OPTIONS if in_user_namespace() else _OVERLAY_OPTIONS
     if len(os.fsencode(options)) > _DATA_LIMIT:
         raise FailedPrecondition(
             f"{len(overlay.lowers)} layers are more than one overlay mount takes",

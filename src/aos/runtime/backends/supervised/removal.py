@@ -100,7 +100,7 @@ class Removal:
         group = self._host.group(id)
         for attempt in range(60):
             if self._host.cgroups.remove(group):
-                self._host.cgroups.remove_empty(self._host.config.cgroup_parent)
+                self._host.cgroups.remove_empty(self._host.cgroup_parent)
                 return
             kill_all(self._host.cgroups, group)
             await asyncio.sleep(0.001 * 1.2**attempt if attempt < 30 else 0.2)

@@ -1,0 +1,92 @@
+"""Sandboxes of an ordinary user who was given no control groups: nothing is limited, and limits are refused.
+
+What a group tells elsewhere is found by the sandbox's pid namespace here: whoever is in it, is in the sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from aos.errors import FailedPrecondition
+from aos.runtime.backends.supervised.processes import read_processes
+from aos.runtime.state import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from aos.runtime.spec import Limits
+
+__all__ = ["NoCgroups"]
+
+
+class NoCgroups:
+    """Cgroups (aos.runtime.cgroups)."""
+
+    version = "none"
+
+    def __init__(self, init: Callable[[str], int | None]) -> None:
+        """`init`: the pid of a sandbox's first process, while it lives."""
+        self._init = init
+
+    @property
+    def hierarchies(self) -> tuple[Path, ...]:
+        return ()
+
+    def create(self, group: str, limits: Limits) -> None:
+        self.limit(group, limits)
+
+    def limit(self, group: str, limits: Limits) -> None:
+        asked = [name for name in ("memory", "cpus", "pids") if getattr(limits, name) is not None]
+        if asked:
+            raise FailedPrecondition(
+                f"{' and '.join(asked)} cannot be limited: this user was given no control groups",
+                code="limits-not-delegated",
+                hint="run it without limits, or have cgroups delegated: docs/rootless.md, `aos doctor`",
+            )
+
+    def add(self, group: str, pid: int) -> None:
+        pass
+
+    def spawn_inside(self, group: str, spawn: Callable[[], int]) -> int:
+        return spawn()
+
+    def pids(self, group: str) -> list[int]:
+        init = self._init(group.rpartition("/")[2])
+        if init is None:
+            return []
+        found = []
+        with contextlib.suppress(OSError):
+            namespace = os.readlink(f"/proc/{init}/ns/pid")
+            if namespace == os.readlink("/proc/self/ns/pid"):  # gVisor's: the others are inside of it
+                return [init]
+            for name in filter(str.isdecimal, os.listdir("/proc")):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{name}/ns/pid") == namespace:
+                        found.append(int(name))
+        return found
+
+    def usage(self, group: str) -> Usage:
+        """Of the processes that are there now: nobody counts those that have ended."""
+        processes = read_processes(self.pids(group))
+        if not processes:
+            return Usage()
+        return Usage(
+            cpu_seconds=sum(one.cpu_seconds for one in processes),
+            memory_bytes=sum(one.memory_bytes for one in processes),
+            pids=len(processes),
+        )
+
+    def oom_kills(self, group: str) -> int:
+        return 0
+
+    def frozen(self, group: str) -> bool:
+        return False
+
+    def remove(self, group: str) -> bool:
+        return not self.pids(group)
+
+    def remove_empty(self, parent: str) -> None:
+        pass
