@@ -25,7 +25,7 @@ from aos.build.plugins import BuildPlugin, Plugins, PluginTask
 from aos.build.progress import Cached, Event, Finished, Output
 from aos.clock import SystemClock
 from aos.content.store import ContentStore
-from aos.errors import Aborted, AosError, FailedPrecondition, InvalidArgument, NotFound
+from aos.errors import Aborted, AosError, InvalidArgument, NotFound
 from aos.ids import RandomIds
 from aos.registry.local import LocalRegistry
 from fix_installation import COMMAND, REPOSITORY
@@ -158,7 +158,6 @@ def test_a_plugin_that_fails(
     assert words in caught.value.message
     work = tmp_path / "build/work"
     assert not work.exists() or list(work.iterdir()) == []
-
 
 
 OUTSIDE = """

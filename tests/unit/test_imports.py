@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
         "runtime.state",
         "runtime.users",
     },
-    "runtime": {"package", "content", "oci", "rootless.user"},
+    "runtime": {"package", "content", "oci", "rootless"},
     "kernel": set(),
     "node": {"kernel", "runtime", "content", "oci", "package", "registry.protocol", "config"},
     "client": {"config"},

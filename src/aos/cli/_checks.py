@@ -71,7 +71,7 @@ class Host:
 
 def examine(config: Config, host: Host | None = None) -> Iterator[Check]:
     host = host or Host(uid=os.getuid())
-    yield _user(host)
+    yield from _user(host)
     yield from _kernel(host)
     yield from _cgroups(host)
     yield from _tools(config, host)
@@ -84,15 +84,14 @@ def examine(config: Config, host: Host | None = None) -> Iterator[Check]:
     yield from _node(config)
 
 
-def _user(host: Host) -> Check:
+def _user(host: Host) -> Iterator[Check]:
     if host.uid == 0:
-        return Check("user", "ok", "root")
-    return Check(
-        "user",
-        "warn",
-        f"uid {host.uid}: build and run need root in this version",
-        "use sudo for build and run",
-    )
+        yield Check("user", "ok", "root")
+        return
+    from aos.cli._rootless_checks import examine_rootless
+
+    yield Check("user", "ok", f"uid {host.uid}: builds and agents are in a user namespace of this user's")
+    yield from examine_rootless(host)
 
 
 def _kernel(host: Host) -> Iterator[Check]:

@@ -28,6 +28,8 @@ def main(args: Arguments) -> int:
     try:
         os.execvp(words[0], words)
     except FileNotFoundError as error:
-        raise NotFound(f"no command {words[0]!r:.60}", code="file-not-found", hint="check its name") from error
+        raise NotFound(
+            f"no command {words[0]!r:.60}", code="file-not-found", hint="check its name"
+        ) from error
     except PermissionError as error:
         raise PermissionDenied(f"{words[0]} cannot be run: {error.strerror}") from error

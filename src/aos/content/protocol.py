@@ -96,7 +96,9 @@ def _shift(number: int, extents: tuple[tuple[int, int, int], ...], source: int, 
 def id_unmapped(owner: str, name: str = "") -> InvalidArgument:
     """`owner`: a user, or user and group; `name`: of what belongs to it."""
     return InvalidArgument(
-        f"{name}: it belongs to {owner}, an id that this user has not" if name else f"id {owner} is outside the id map",
+        f"{name}: it belongs to {owner}, an id that this user has not"
+        if name
+        else f"id {owner} is outside the id map",
         code="id-unmapped",
         hint="give the user a larger range in /etc/subuid and /etc/subgid",
     )

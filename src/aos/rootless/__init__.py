@@ -5,6 +5,6 @@ the OCI runtime are what they are for root, so that no other room has a second w
 
 user.py        who we are: imported by whoever needs to know, builtins only
 ranges.py      which ids the user may have
+delegation.py  which control groups the user may make
 namespace.py   making the namespace, and going into it
-requirements.py  what a host must have for it: the checks of `aos doctor`
 """

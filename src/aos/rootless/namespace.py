@@ -16,6 +16,7 @@ import os
 import pwd
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import FailedPrecondition
@@ -24,7 +25,6 @@ from aos.rootless.user import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
-    from pathlib import Path
 
     from aos.rootless.ranges import Extents
 
@@ -50,7 +50,7 @@ def enter(state: Path, environ: MutableMapping[str, str]) -> None:
             os.close(namespace)
         else:
             _make(uid)
-            number = os.readlink("/proc/self/ns/user")
+            number = str(Path("/proc/self/ns/user").readlink())
         file.write_text(f"{number.split()[0]} {os.getpid()}\n")
     _call("unshare", _CLONE_NEWNS)
     _call("mount", None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None)
@@ -82,10 +82,10 @@ def _living(note: str) -> int | None:
     number, _, pid = note.strip().partition(" ")
     if not number:
         return None
-    for place in (pid, *filter(str.isdecimal, os.listdir("/proc"))):
+    for place in (pid, *(entry.name for entry in Path("/proc").iterdir() if entry.name.isdecimal())):
         with contextlib.suppress(OSError):
             found = os.open(f"/proc/{place}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-            if os.readlink(f"/proc/self/fd/{found}") == number:
+            if str(Path(f"/proc/self/fd/{found}").readlink()) == number:
                 return found
             os.close(found)
     return None

@@ -155,7 +155,7 @@ def test_directories(config: Config, host: Host) -> None:
     assert checks(config, host)["root directory"].status == "ok"
     other = Host(host.root, host.path, uid=12345)
     assert checks(config, other)["root directory"].hint == f"chown -R 12345 {config.root}"
-    assert checks(config, other)["user"].status == "warn"
+    assert checks(config, other)["subordinate uids"].status == "fail"
 
 
 def test_a_full_disk(config: Config, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

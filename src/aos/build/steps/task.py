@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from aos.build.printable import printable
 from aos.build.threads import in_thread
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree
-from aos.errors import Aborted, FailedPrecondition, NotFound
+from aos.errors import Aborted, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

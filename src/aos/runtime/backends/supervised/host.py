@@ -14,6 +14,7 @@ import msgspec
 
 from aos.errors import FailedPrecondition, NotFound
 from aos.ids import SandboxId
+from aos.rootless.delegation import delegated_group
 from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.conmon import PIDFILE
 from aos.runtime.backends.supervised.launch import run_tool, tool_environment
@@ -21,7 +22,6 @@ from aos.runtime.backends.supervised.no_cgroups import NoCgroups
 from aos.runtime.backends.supervised.record import Record, process_start, read_status
 from aos.runtime.capabilities import held_capabilities
 from aos.runtime.cgroups import detect_cgroups, kill_all
-from aos.runtime.delegation import delegated_group
 from aos.runtime.id_ranges import IdRanges
 from aos.runtime.seccomp import load_seccomp
 from aos.runtime.state import SandboxState
@@ -93,7 +93,8 @@ class Host:
     @property
     def cgroup_parent(self) -> str:
         """The group that those of all sandboxes are in."""
-        return self._cgroup_parent if self.cgroups else ""
+        _ = self.cgroups
+        return self._cgroup_parent
 
     def tools(self) -> tuple[str, str]:
         """(OCI runtime, conmon); FailedPrecondition `runtime-missing` names the package."""

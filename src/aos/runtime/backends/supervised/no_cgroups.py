@@ -6,7 +6,7 @@ What a group tells elsewhere is found by the sandbox's pid namespace here: whoev
 from __future__ import annotations
 
 import contextlib
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import FailedPrecondition
@@ -15,7 +15,6 @@ from aos.runtime.state import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from aos.runtime.spec import Limits
 
@@ -59,12 +58,12 @@ class NoCgroups:
             return []
         found = []
         with contextlib.suppress(OSError):
-            namespace = os.readlink(f"/proc/{init}/ns/pid")
-            if namespace == os.readlink("/proc/self/ns/pid"):  # gVisor's: the others are inside of it
+            namespace = _pid_namespace(str(init))
+            if namespace == _pid_namespace("self"):  # gVisor's: the others are inside of it
                 return [init]
-            for name in filter(str.isdecimal, os.listdir("/proc")):
+            for name in (entry.name for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
                 with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{name}/ns/pid") == namespace:
+                    if _pid_namespace(name) == namespace:
                         found.append(int(name))
         return found
 
@@ -90,3 +89,7 @@ class NoCgroups:
 
     def remove_empty(self, parent: str) -> None:
         pass
+
+
+def _pid_namespace(process: str) -> Path:
+    return Path(f"/proc/{process}/ns/pid").readlink()
