@@ -6,6 +6,7 @@ import contextlib
 import re
 import shutil
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,18 @@ def test_stopping_gives_the_package_s_time(aos: Installation) -> None:
     aos("stop", "a")
     assert 0.25 < time.monotonic() - started < 8
     assert exits(aos, "a")[0]["signal"] == 9
+
+
+def test_stopping_ends_a_start_that_hangs(aos: Installation) -> None:
+    build(aos, "hooks: {preStart: {exec: 'echo here > /dev/null; sleep 100', timeout: 90s}}\n")
+    starting = aos.start("run", "-d", "--name", "a", "it:1", stdin=subprocess.DEVNULL)
+    until(lambda: "Created" in aos("ps").out)
+    started = time.monotonic()
+    stopping = aos("stop", "-t", "0.3", "a", check=3)
+    assert "removed before it ran" in stopping.err
+    assert time.monotonic() - started < 20
+    assert b"the hook preStart of agent a failed" in starting.communicate(timeout=20)[1]
+    until(lambda: aos("ps", "-aq").out == "")
 
 
 def test_a_paused_agent_stands_still_and_can_be_stopped(aos: Installation) -> None:

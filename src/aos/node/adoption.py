@@ -33,8 +33,8 @@ async def adopt(node: Node) -> None:
     for id in there:
         if _is_ours(id):
             log.info("sandbox %s belongs to no agent: deleting it", id)
-            node.start(node.discard(id), f"discard {id}")
-    for path in node.logs():
+            node.start(node.processes.discard(id), f"discard {id}")
+    for path in node.processes.logs():
         if path.name.partition(".")[0] not in node.machine.state.agents:
             path.unlink()
     for agent in list(node.machine.state.agents.values()):
@@ -51,13 +51,13 @@ async def _adopt_process(node: Node, process: Process, found: Sandbox | None) ->
         await _lost(node, process, found, "the host went down or was booted anew under it")
     elif found is not None and state in (SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED):
         await node.commit(node.machine.launched(process.pid, at=node.clock.now()))
-        node.watch(process.pid, found.pid)
+        node.processes.watch(process.pid, found.pid)
         if state is SandboxState.PAUSED and not agent.paused:
-            await node.perform(Thaw(process.pid))
+            await node.processes.perform(Thaw(process.pid))
         elif state is SandboxState.RUNNING and agent.paused:
-            await node.perform(Freeze(process.pid))
+            await node.processes.perform(Freeze(process.pid))
     elif process.state is ProcessState.SPAWNING and agent.restarts:
-        node.start(node.perform(Launch(process.pid)), f"relaunch {process.sandbox}")
+        node.start(node.processes.perform(Launch(process.pid)), f"relaunch {process.sandbox}")
     elif process.state is ProcessState.SPAWNING:
         why = "it never started: the node ended while its sandbox was being made"
         await _lost(node, process, found, why)
@@ -68,7 +68,7 @@ async def _adopt_process(node: Node, process: Process, found: Sandbox | None) ->
 async def _lost(node: Node, process: Process, found: Sandbox | None, detail: str) -> None:
     if found is not None:
         await node.runtime.delete(found.id, force=True)
-    await node.ended(process.pid, ExitStatus("lost", finished_at=None, detail=detail))
+    await node.processes.ended(process.pid, ExitStatus("lost", finished_at=None, detail=detail))
 
 
 def _go_on(node: Node, agent: Agent) -> None:
@@ -76,13 +76,13 @@ def _go_on(node: Node, agent: Agent) -> None:
     for number, replica in enumerate(agent.replicas):
         if replica.restart_at is not None:
             wake = Wake(agent.id, replica.restart_at, number)
-            node.start(node.perform(wake), f"wake {agent.id}")
+            node.start(node.processes.perform(wake), f"wake {agent.id}")
             continue
         process = node.machine.state.processes[replica.pid]
         if process.lives and (agent.state is AgentState.STOPPING or process.condemned):
             kill_at = agent.kill_at or 0.0 if agent.stopped or agent.removing else None
             grace = agent.program.grace if kill_at is None else max(0.0, kill_at - node.clock.now())
-            node.start(node.perform(Terminate(process.pid, grace)), f"terminate {agent.id}")
+            node.start(node.processes.perform(Terminate(process.pid, grace)), f"terminate {agent.id}")
 
 
 def _is_ours(id: SandboxId) -> bool:

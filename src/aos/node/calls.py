@@ -199,7 +199,7 @@ class Calls:
             "stop_grace": agent.program.grace,
             "overrides": agent.program.overrides,
             "sandbox": process.sandbox,
-            "log": str(self._node.log_of(agent.id)),
+            "log": str(self._node.processes.log_of(agent.id)),
             "processes": self._processes(agent),
         }
 
@@ -296,7 +296,7 @@ class Calls:
             raise no_replica(agent, call.replica)
         process = self._node.machine.state.processes[agent.replicas[call.replica].pid]
         try:
-            log = self._node.log_of(agent.id, call.replica)
+            log = self._node.processes.log_of(agent.id, call.replica)
             descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise NotFound(
@@ -440,7 +440,7 @@ class Calls:
             "started_at": process.started_at,
             "restart_at": replica.restart_at,
             "failures": replica.failures,
-            "log": str(self._node.log_of(agent.id, number)),
+            "log": str(self._node.processes.log_of(agent.id, number)),
             **{
                 kind: {"status": status, "answers": msgspec.to_builtins(probes.answers(process.pid, kind))}
                 for kind, status in (("health", process.health), ("readiness", process.ready))

@@ -5,22 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aos.errors import AosError, NotFound
 from aos.ids import SandboxId
-from aos.kernel.process.effects import Discard, Erase, Freeze, Launch, Signal, Terminate, Thaw, Wake
+from aos.kernel.process.effects import Discard, Erase, Freeze
 from aos.kernel.process.machine import Machine, not_running
 from aos.kernel.process.records import AgentState, ExitRecord, ProcessState
 from aos.node.failpoints import failpoint
-from aos.node.hooks import Hooks, Moment
-from aos.node.log_tail import read_tail
 from aos.node.names import made_up
 from aos.node.probes import Probes
-from aos.runtime.state import ExitStatus
+from aos.node.processes import Processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -29,15 +24,14 @@ if TYPE_CHECKING:
     from aos.clock import Clock
     from aos.ids import IdSource
     from aos.kernel.journal import Journal
-    from aos.kernel.process.effects import Effect
     from aos.kernel.process.machine import Decision
     from aos.kernel.process.records import Agent, Process, Program
     from aos.kernel.process.restart import RestartLimit
+    from aos.node.processes import Programs
     from aos.runtime.facade import RuntimeFacade
     from aos.runtime.protocol import Stdio
-    from aos.runtime.spec import AgentSpec
 
-__all__ = ["Node", "Programs"]
+__all__ = ["Node", "no_replica"]
 
 log = logging.getLogger("aosd")
 
@@ -46,20 +40,6 @@ _PREPARING = ("post_create", "pre_start")
 _RETRY_SECONDS = 1.0
 _CLEANING_SECONDS = 5.0
 """How long a stop waits for the sandboxes of removed agents; what is left then, the next start deletes."""
-
-
-class Programs(Protocol):
-    """From what an agent runs to the specification of its sandbox."""
-
-    async def spec(self, program: Program, hostname: str) -> AgentSpec: ...
-
-    def secret_values(self, program: Program) -> list[bytes]:
-        """What must not be shown of what it writes."""
-        ...
-
-    def forget(self, program: Program) -> None:
-        """The agent that had this program is gone."""
-        ...
 
 
 class Node:
@@ -80,24 +60,18 @@ class Node:
         """`logs`: the directory of the agents' logs; `boot`: the host's boot id."""
         self.runtime = runtime
         self.journal = journal
-        self.programs = programs
-        self._logs = logs
         self.clock = clock
         self.ids = ids
         self.boot = boot
         self.machine = Machine(journal.load())
-        self.hooks = Hooks(runtime, clock, allow_host=allow_host_hooks)
-        self.probes = Probes(runtime, lambda: self.machine, self._spec, clock, self.insist)
+        self.processes = Processes(self, programs, logs, allow_host_hooks=allow_host_hooks)
+        self.probes = Probes(runtime, lambda: self.machine, self.processes.spec, clock, self.insist)
         self.changed = asyncio.Condition()
         """Notified after every commit."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._cleaning: set[asyncio.Task[None]] = set()
         """Of those tasks: what an agent that is gone still waits for."""
         self._finished: dict[str, asyncio.Future[ExitRecord]] = {}
-        self._ready: dict[int, asyncio.Event] = {}
-        """Of processes that are being launched: set when they run, or have failed to."""
-        self._draining: set[int] = set()
-        """Processes whose `preStop` hooks have begun: they run once."""
 
     async def __aenter__(self) -> Node:
         return self
@@ -123,7 +97,7 @@ class Node:
                 raise
             failpoint("after-journal")
         for effect in decision.effects:
-            task = self.start(self.perform(effect), type(effect).__name__)
+            task = self.start(self.processes.perform(effect), type(effect).__name__)
             if isinstance(effect, Discard | Erase):
                 self._cleaning.add(task)
                 task.add_done_callback(self._cleaning.discard)
@@ -131,6 +105,17 @@ class Node:
             self._answer_waiters()
             async with self.changed:
                 self.changed.notify_all()
+
+    async def insist(self, decide: Any) -> None:
+        """For what has happened already: try until the journal has it."""
+        while True:
+            try:
+                await self.commit(decide())
+            except AosError as error:
+                log.error("cannot record what happened, will try again: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     async def run(
         self,
@@ -160,98 +145,24 @@ class Node:
         agent = self.machine.state.agents[id]
         processes = [self.machine.state.processes[pid] for pid in agent.pids]
         decision.effects.clear()  # the launch is done here, for its streams and its errors are the caller's
-        for process in processes:
-            self._ready[process.pid] = asyncio.Event()
         first, *others = processes
-        try:
-            await self.commit(decision)
-            made = await asyncio.gather(
-                self._launch(first, agent, attach=attach, size=size),
-                *(self._launch(process, agent) for process in others),
-                return_exceptions=True,
-            )
-            if error := next((one for one in made if isinstance(one, BaseException)), None):
-                raise error
-        except BaseException:
-            gone = self.insist(lambda: self.machine.abandon(id, at=self.clock.now()))
-            self.start(gone, f"abandon {id}")
-            raise
-        finally:
-            for process in processes:
-                self._ready.pop(process.pid).set()
+        with self.processes.launching(*agent.pids):
+            try:
+                await self.commit(decision)
+                made = await asyncio.gather(
+                    self.processes.launch(first, agent, attach=attach, size=size),
+                    *(self.processes.launch(process, agent) for process in others),
+                    return_exceptions=True,
+                )
+                if error := next((one for one in made if isinstance(one, BaseException)), None):
+                    raise error
+            except BaseException:
+                gone = self.insist(lambda: self.machine.abandon(id, at=self.clock.now()))
+                self.start(gone, f"abandon {id}")
+                raise
         stdio = made[0]
         assert not isinstance(stdio, BaseException)
         return agent, first, stdio
-
-    async def _launch(
-        self, process: Process, agent: Agent, *, attach: bool = False, size: tuple[int, int] | None = None
-    ) -> Stdio | None:
-        spec = await self._spec(agent, process.replica)
-        if spec.network.mode == "agent":  # by name so far
-            other = self.running(spec.network.sandbox)[1]
-            spec = replace(spec, network=replace(spec.network, sandbox=other.sandbox))
-        sandbox = SandboxId(process.sandbox)
-        await self.hooks.run("pre_create", self._moment(agent, process))
-        made = await self.runtime.create(sandbox, spec)
-        stdio = None
-        try:
-            failpoint("after-create")
-            moment = self._moment(agent, process, spec)
-            await self.hooks.run("post_create", moment)
-            stdio = await self.runtime.attach(sandbox) if attach else None
-            if size is not None and stdio is not None and stdio.control is not None:
-                os.write(stdio.control, b"1 %d %d\n" % size)
-            await self.hooks.run("pre_start", moment)
-            await self.runtime.start(sandbox)
-            failpoint("after-start")
-            await self.commit(self.machine.launched(process.pid, at=self.clock.now()))
-        except BaseException:
-            if stdio is not None:
-                close_stdio(stdio)
-            await asyncio.shield(self.runtime.delete(sandbox, force=True))
-            raise
-        self.watch(process.pid, made.pid)
-        if "post_start" in agent.program.hooks:
-            self.start(self._after_start(process.pid, moment), f"postStart of {sandbox}")
-        return stdio
-
-    async def _after_start(self, pid: int, moment: Moment) -> None:
-        try:
-            await self.hooks.run("post_start", moment)
-        except AosError as error:
-            why = error.message
-            await self.insist(lambda: self.machine.condemn(pid, "policy", why, at=self.clock.now()))
-
-    async def _spec(self, agent: Agent, replica: int = 0) -> AgentSpec:
-        """Of the sandbox of one of its processes."""
-        program, host = agent.program, agent.name
-        if len(agent.replicas) > 1:
-            host = f"{agent.name}-{replica + 1}"
-        spec = await self.programs.spec(program, host)
-        if any(hook.where == "sandbox" for event in _PREPARING for hook in program.hooks.get(event, ())):
-            spec = replace(spec, needs=spec.needs | {"prepare"})
-        if len(agent.replicas) > 1:
-            env = (*spec.process.env, ("AOS_REPLICA", str(replica + 1)))
-            spec = replace(spec, process=replace(spec.process, env=env))
-        return replace(spec, log=self.log_of(agent.id, replica))
-
-    def _moment(self, agent: Agent, process: Process, spec: AgentSpec | None = None) -> Moment:
-        return Moment(
-            agent.id,
-            agent.name,
-            agent.program,
-            self.log_of(agent.id, process.replica),
-            sandbox=process.sandbox,
-            process=None if spec is None else spec.process,
-        )
-
-    def watch(self, pid: int, host_pid: int | None) -> None:
-        """A process runs: wait for its end, and ask for its health meanwhile."""
-        process = self.machine.state.processes.get(pid)
-        if process is not None:
-            self.start(self._watch(pid, SandboxId(process.sandbox)), f"watch {process.sandbox}")
-            if process.lives:
-                self.probes.watch(pid, host_pid)
 
     # Changing what runs; a refusal of the runtime is the caller's to know, and then nothing has changed.
 
@@ -272,7 +183,7 @@ class Node:
         await self.commit(decision)
         try:
             for effect in effects:
-                await self._freeze(effect.pid, isinstance(effect, Freeze))  # type: ignore[union-attr]
+                await self.processes.freeze(effect.pid, isinstance(effect, Freeze))  # type: ignore[union-attr]
         except AosError:
             with contextlib.suppress(AosError):
                 await self.commit(undo())  # its effects bring back those that were done
@@ -285,7 +196,7 @@ class Node:
         agent = self.machine.state.agents[id]
         if after is None:
             return
-        spec = await self._spec(agent)
+        spec = await self.processes.spec(agent)
         try:
             for pid in agent.pids:
                 process = self.machine.state.processes[pid]
@@ -294,179 +205,6 @@ class Node:
         except AosError:
             await self.insist(lambda: self.machine.update(id, limits=before, at=self.clock.now()))
             raise
-
-    # Performing.
-
-    async def perform(self, effect: Effect) -> None:
-        match effect:
-            case Launch(pid):
-                await self._relaunch(pid)
-            case Signal(pid, name):
-                await self._signal(pid, name)
-            case Terminate(pid, grace):
-                await self._terminate(pid, grace)
-            case Freeze(pid) | Thaw(pid):
-                try:
-                    await self._freeze(pid, isinstance(effect, Freeze))
-                except AosError as error:
-                    log.warning("process %d: %s", pid, error)
-            case Wake(agent, at, replica):
-                await asyncio.sleep(max(0.0, at - self.clock.now()))
-                await self.insist(lambda: self.machine.due(agent, replica, at=self.clock.now()))
-            case Discard(sandbox):
-                await self.discard(SandboxId(sandbox))
-            case Erase():
-                await self._erase(effect)
-
-    async def _relaunch(self, pid: int) -> None:
-        """A supervised start: there is no caller to tell, so a failure is how the process ended."""
-        process = self.machine.state.processes.get(pid)
-        if process is None or process.state is not ProcessState.SPAWNING:
-            return
-        agent = self.machine.state.agents[process.agent]
-        self._ready[pid] = asyncio.Event()
-        try:
-            await self.runtime.delete(SandboxId(process.sandbox), force=True)  # of an attempt before a crash
-            await self._launch(process, agent)
-        except AosError as error:
-            log.warning("agent %s: process %d could not be started: %s", agent.id, pid, error)
-            status = ExitStatus(
-                "exited",
-                int(str(error.subject.get("exit_status", 125))),
-                finished_at=self.clock.now(),
-                detail=f"could not be started: {error.message}",
-            )
-            await self.ended(pid, status)
-        finally:
-            self._ready.pop(pid).set()
-
-    async def _freeze(self, pid: int, freeze: bool) -> None:
-        process = self.machine.state.processes.get(pid)
-        if process is None:
-            return
-        sandbox = SandboxId(process.sandbox)
-        try:
-            await (self.runtime.pause(sandbox) if freeze else self.runtime.resume(sandbox))
-        except AosError as error:
-            # Already so, or it has ended under our hands: its end is on the way.
-            if error.code not in ("sandbox-state", "sandbox-not-found"):
-                raise
-
-    async def _watch(self, pid: int, sandbox: SandboxId) -> None:
-        status = await self.runtime.wait(sandbox)
-        failpoint("after-exit")
-        await self.ended(pid, status)
-
-    async def ended(self, pid: int, status: ExitStatus) -> None:
-        self.probes.forget(pid)
-        self._draining.discard(pid)
-        process = self.machine.state.processes.get(pid)
-        if process is None:
-            return
-        agent = self.machine.state.agents[process.agent]
-        usage = status.usage
-        record = ExitRecord(
-            pid=pid,
-            cause=status.cause,
-            code=status.code,
-            signal=status.signal,
-            shell_code=status.shell_code,
-            started_at=process.started_at,
-            finished_at=status.finished_at,
-            usage={
-                name: value
-                for name in ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
-                if (value := getattr(usage, name)) is not None
-            },
-            tail=read_tail(
-                self.log_of(process.agent, process.replica),
-                process.spawned_at,
-                self.programs.secret_values(agent.program),
-            ),
-            detail=status.detail,
-        )
-        await self.insist(lambda: self.machine.exited(pid, record, at=self.clock.now()))
-        if process.lives and "post_stop" in agent.program.hooks:
-            with contextlib.suppress(AosError):  # it is in the log
-                await self.hooks.run("post_stop", self._moment(agent, process))
-
-    async def _signal(self, pid: int, name: str) -> None:
-        process = self.machine.state.processes.get(pid)
-        if process is not None:
-            try:
-                await self.runtime.signal(SandboxId(process.sandbox), signal.Signals[f"SIG{name}"])
-            except AosError as error:
-                log.warning("signal %s to process %d: %s", name, pid, error)
-
-    async def _terminate(self, pid: int, grace: float) -> None:
-        if (ready := self._ready.get(pid)) is not None:
-            await ready.wait()
-        process = self.machine.state.processes.get(pid)
-        if process is None or process.state is ProcessState.EXITED:
-            return
-        sandbox = SandboxId(process.sandbox)
-        agent = self.machine.state.agents[process.agent]
-        if grace > 0:
-            with contextlib.suppress(TimeoutError, NotFound):
-                async with asyncio.timeout(grace):
-                    await self._drain(process, agent)
-                    await self._signal(pid, agent.program.stop_signal)
-                    await self._freeze(pid, False)  # what is paused would not take the signal
-                    await self.runtime.wait(sandbox)
-        # Whatever is left goes at once; a process that forks meanwhile is met again.
-        for _ in range(20):
-            try:
-                await self.runtime.signal(sandbox, signal.SIGKILL)
-                await self.runtime.signal(sandbox, signal.SIGKILL, everyone=True)
-                async with asyncio.timeout(1):
-                    await self.runtime.wait(sandbox)
-            except NotFound:
-                return
-            except TimeoutError:
-                continue
-            return
-
-    async def _drain(self, process: Process, agent: Agent) -> None:
-        """Its `preStop` hooks, within its time to finish."""
-        if "pre_stop" in agent.program.hooks and process.pid not in self._draining:
-            self._draining.add(process.pid)
-            await self._freeze(process.pid, False)
-            with contextlib.suppress(AosError):  # it is in the log
-                spec = await self._spec(agent, process.replica)
-                await self.hooks.run("pre_stop", self._moment(agent, process, spec))
-
-    async def _erase(self, effect: Erase) -> None:
-        """All that is left of an agent that is not there any more."""
-        moment = Moment(effect.agent, effect.name, effect.program, self.log_of(effect.agent))
-        with contextlib.suppress(AosError):
-            await self.hooks.run("pre_delete", moment)
-        await asyncio.gather(*(self.discard(SandboxId(sandbox)) for sandbox in effect.sandboxes))
-        for replica in range(len(effect.sandboxes)):
-            self.log_of(effect.agent, replica).unlink(missing_ok=True)
-        self.programs.forget(effect.program)
-        with contextlib.suppress(AosError):
-            await self.hooks.run("post_delete", moment)
-
-    async def discard(self, sandbox: SandboxId) -> None:
-        while True:
-            try:
-                await self.runtime.delete(sandbox, force=True)
-            except AosError as error:
-                log.warning("sandbox %s cannot be deleted yet: %s", sandbox, error)
-                await asyncio.sleep(_RETRY_SECONDS * 5)
-            else:
-                return
-
-    async def insist(self, decide: Any) -> None:
-        """For what has happened already: try until the journal has it."""
-        while True:
-            try:
-                await self.commit(decide())
-            except AosError as error:
-                log.error("cannot record what happened, will try again: %s", error)
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                return
 
     # Waiting.
 
@@ -506,13 +244,6 @@ class Node:
                 gone = NotFound(f"agent {id} was removed before it ran", code="agent-not-found", agent=id)
                 self._finished.pop(id).set_exception(gone)
 
-    def log_of(self, agent: str, replica: int = 0) -> Path:
-        """Where everything is that the processes of a replica have written, one after the other."""
-        return self._logs / (f"{agent}.{replica}.log" if replica else f"{agent}.log")
-
-    def logs(self) -> list[Path]:
-        return list(self._logs.iterdir())
-
     def running(self, text: str, replica: int | None = None) -> tuple[Agent, Process]:
         """An agent and a process of it that runs: the first, or that of a replica (from 0). FailedPrecondition
         `agent-not-running` when none does or it is paused, NotFound `replica-not-found`."""
@@ -537,12 +268,6 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s failed", task.get_name(), exc_info=error)
-
-
-def close_stdio(stdio: Stdio) -> None:
-    os.close(stdio.socket)
-    if stdio.control is not None:
-        os.close(stdio.control)
 
 
 def no_replica(agent: Agent, replica: int) -> NotFound:

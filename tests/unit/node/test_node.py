@@ -60,6 +60,12 @@ class Programs:
             ProcessSpec(program.command), Rootfs(()), hostname=hostname, limits=Limits(limits.get("memory"))
         )
 
+    def secret_values(self, program: Program) -> list[bytes]:
+        return []
+
+    def forget(self, program: Program) -> None:
+        pass
+
 
 class Mortal:
     """Something of a node's world; once the node is dead, no call begins and none is answered."""
