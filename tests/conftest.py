@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fix_build import builder
+from fix_containerd import containerd1, containerd2
 from fix_installation import aos, busybox_root, installation
 from fix_python import debian_root, python, python_root
 from fix_registry import docker_registry, stub_registry
@@ -17,6 +18,8 @@ __all__ = [
     "aos",
     "builder",
     "busybox_root",
+    "containerd1",
+    "containerd2",
     "debian_root",
     "docker_registry",
     "installation",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from aos.runtime.facade import RuntimeFacade
     from aos.runtime.network.maker import BridgeMaker
     from aos.runtime.policy import Policy
+    from aos.runtime.protocol import Runtime
 
 __all__ = ["build", "build_services", "content_store", "exchange", "local_registry", "runtime"]
 
@@ -473,10 +474,13 @@ def bridge_network(config: Config) -> BridgeMaker:
 
 def runtime(config: Config, content: ContentStore, network: BridgeMaker | None = None) -> RuntimeFacade:
     """Every backend of this installation, `config.runtime` by default."""
+    from functools import partial
+
     from aos.runtime.backends.gvisor import Runsc
     from aos.runtime.backends.oci import Runc
     from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
     from aos.runtime.choice import check_isolation
+    from aos.runtime.deferred import deferred
     from aos.runtime.facade import RuntimeFacade
 
     supervised = SupervisedConfig(
@@ -489,12 +493,36 @@ def runtime(config: Config, content: ContentStore, network: BridgeMaker | None =
         ids=config.ids,
     )
     network = network or bridge_network(config)
-    tools = (Runc(config.oci_runtime), Runsc(config.runsc))
     return RuntimeFacade(
-        {tool.backend: SupervisedRuntime(supervised, tool, content, network) for tool in tools},
+        {
+            "oci": SupervisedRuntime(supervised, Runc(config.oci_runtime), content, network),
+            "gvisor": SupervisedRuntime(supervised, Runsc(config.runsc), content, network),
+            **{
+                name: deferred(partial(_containerd, config, content, name), config.root / "sandboxes" / name)
+                for name in ("containerd", "kata")
+            },
+        },
         config.runtime,
         check_isolation(config.isolation, "[runtime] isolation"),
     )
+
+
+def _containerd(config: Config, content: ContentStore, backend: str) -> Runtime:
+    from aos.runtime.backends.containerd import ContainerdConfig, ContainerdRuntime
+
+    containerd = ContainerdConfig(
+        root=config.root,
+        state=config.state,
+        installation=config.installation,
+        address=config.containerd,
+        namespace=config.containerd_namespace,
+        snapshotter=config.containerd_snapshotter,
+        handler=config.containerd_handler,
+        seccomp=config.seccomp,
+        oci_runtime=config.oci_runtime,
+        kata_config=config.kata_config,
+    )
+    return (ContainerdRuntime.kata if backend == "kata" else ContainerdRuntime)(containerd, content)
 
 
 class _BuildCache:

@@ -47,6 +47,16 @@ class Config:
     """Addresses of sandboxes (`[network] pool = "10.99.0.0/16"`); empty: a /16 that the host has no route to."""
     network_host: str = "allow"
     """Whether agents may have the host's own network (`[network] host`): allow or forbid."""
+    containerd: str = "/run/containerd/containerd.sock"
+    """containerd's socket (`[containerd] address`)."""
+    containerd_namespace: str = "aos"
+    """Where our sandboxes are in it (`[containerd] namespace`)."""
+    containerd_snapshotter: str = "overlayfs"
+    """What unpacks layers there (`[containerd] snapshotter`)."""
+    containerd_handler: str = "io.containerd.runc.v2"
+    """The runtime handler of the backend `containerd` (`[containerd] handler`)."""
+    kata_config: str = ""
+    """Kata's configuration file, which chooses the hypervisor (`[kata] config`); empty: Kata's default."""
 
     build_cache: int = 20 << 30
     """Bytes of layers that builds keep for the next ones, the last used (`[build] cache = "20Gi"`); 0: no limit."""
@@ -89,6 +99,11 @@ _KEYS = {
     ("runtime", "seccomp"): "seccomp",
     ("network", "pool"): "network_pool",
     ("network", "host"): "network_host",
+    ("containerd", "address"): "containerd",
+    ("containerd", "namespace"): "containerd_namespace",
+    ("containerd", "snapshotter"): "containerd_snapshotter",
+    ("containerd", "handler"): "containerd_handler",
+    ("kata", "config"): "kata_config",
     ("build", "cache"): "build_cache",
     ("isolation", "userns"): "users",
     ("isolation", "ids"): "ids",

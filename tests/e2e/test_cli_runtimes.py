@@ -39,7 +39,7 @@ def test_one_that_is_not_installed_says_so_and_how_to_install_it(aos: Installati
     assert "/no/such/runsc is not installed" in said
     assert "https://gvisor.dev" in said
     said = without("run", "--rm", "--runtime", "nonsense", "busybox:1", "-c", "true", check=125).err
-    assert "there is: oci, gvisor, auto" in said
+    assert "there is: oci, gvisor, containerd, kata, auto" in said
 
 
 def test_an_agent_runs_on_a_kernel_of_its_own(aos: Installation) -> None:

@@ -11,12 +11,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from aos.errors import FailedPrecondition
+from aos.runtime.capabilities import held_capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["DEFAULT_PROFILES", "load_seccomp"]
+    from aos.runtime.spec import Confinement
+
+__all__ = ["DEFAULT_PROFILES", "Profiles", "load_seccomp"]
 
 DEFAULT_PROFILES = (Path("/etc/containers/seccomp.json"), Path("/usr/share/containers/seccomp.json"))
 """An administrator's first, the distribution's second, as for podman."""
@@ -30,6 +35,26 @@ _ARCHITECTURES = {
     "ppc64le": "SCMP_ARCH_PPC64LE",
 }
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class Profiles:
+    """What sandboxes were confined by so far, encoded once each."""
+
+    def __init__(self, default: str) -> None:
+        """`default`: as for `load_seccomp`."""
+        self._default = default
+        self._encoded: dict[tuple[str, tuple[str, ...]], msgspec.Raw] = {}
+
+    def of(self, confinement: Confinement) -> msgspec.Raw | None:
+        """None: system calls are not filtered. Errors as of `load_seccomp`."""
+        name = confinement.seccomp
+        if name == "unconfined":
+            return None
+        path = self._default if name in ("", "default") else name
+        held = held_capabilities(confinement.add_capabilities, confinement.drop_capabilities)
+        if (path, held) not in self._encoded:
+            self._encoded[path, held] = msgspec.Raw(msgspec.json.encode(load_seccomp(path, held)))
+        return self._encoded[path, held]
 
 
 def load_seccomp(path: str, capabilities: Collection[str]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from aos.errors import FailedPrecondition, NotFound
 from aos.ids import SandboxId
 from aos.rootless.delegation import delegated_group
@@ -20,14 +18,15 @@ from aos.runtime.backends.supervised.conmon import PIDFILE
 from aos.runtime.backends.supervised.launch import run_tool, tool_environment
 from aos.runtime.backends.supervised.no_cgroups import NoCgroups
 from aos.runtime.backends.supervised.record import Record, process_start, read_status
-from aos.runtime.capabilities import held_capabilities
 from aos.runtime.cgroups import detect_cgroups, kill_all
 from aos.runtime.id_ranges import IdRanges
-from aos.runtime.seccomp import load_seccomp
+from aos.runtime.seccomp import Profiles
 from aos.runtime.state import SandboxState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import msgspec
 
     from aos.content.store import ContentStore
     from aos.runtime.backends.supervised.tool import Tool
@@ -72,7 +71,7 @@ class Host:
         self._cgroups: Cgroups | None = None
         self._cgroup_parent = config.cgroup_parent
         self._tools: tuple[str, str] | None = None
-        self._seccomp: dict[tuple[str, tuple[str, ...]], msgspec.Raw] = {}
+        self._profiles = Profiles(config.seccomp)
         self._id_ranges: IdRanges | None = None
 
     @property
@@ -110,15 +109,7 @@ class Host:
 
     def seccomp_profile(self, confinement: Confinement) -> msgspec.Raw | None:
         """None: system calls are not filtered."""
-        name = confinement.seccomp
-        if not self.tool.seccomp or name == "unconfined":
-            return None
-        path = self.config.seccomp if name in ("", "default") else name
-        held = held_capabilities(confinement.add_capabilities, confinement.drop_capabilities)
-        if (path, held) not in self._seccomp:
-            profile = load_seccomp(path, held)
-            self._seccomp[path, held] = msgspec.Raw(msgspec.json.encode(profile))
-        return self._seccomp[path, held]
+        return self._profiles.of(confinement) if self.tool.seccomp else None
 
     def state(self, id: SandboxId) -> SandboxState:
         directory = self.directory(id)

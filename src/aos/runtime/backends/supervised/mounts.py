@@ -100,6 +100,10 @@ class Mounts:
         if libc().unshare(_CLONE_NEWNS) != 0:
             raise _refused("make a mount namespace")
         _mount("/", None, None, _MS_REC | _MS_SLAVE)
+        self.mount()
+
+    def mount(self) -> None:
+        """In the mount namespace of the calling thread."""
         if self.directory == STAGE:
             _mount(STAGE, "tmpfs", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0711,size=1m")
         if self.disk is not None:

@@ -1,0 +1,278 @@
+"""Making a sandbox, and letting its entrypoint run."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from aos.content.protocol import IdMap
+from aos.content.tree import LayerTree, resolve
+from aos.errors import AlreadyExists, AosError, FailedPrecondition, Internal, NotFound
+from aos.runtime.backends.containerd.finish import finished
+from aos.runtime.backends.containerd.handlers import resources
+from aos.runtime.backends.containerd.layers import LABEL_INSTALLATION
+from aos.runtime.backends.containerd.mounts import directories, mount_layers, unmount_below
+from aos.runtime.backends.containerd.record import CONFIG, Record
+from aos.runtime.backends.containerd.streams import Streams, hold
+from aos.runtime.backends.supervised.checks import check_spec, check_targets
+from aos.runtime.backends.supervised.conmon import LOG
+from aos.runtime.backends.supervised.entrypoint import check_command
+from aos.runtime.backends.supervised.failures import failure
+from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.mounts import Bind, MemoryFile, Mounts
+from aos.runtime.backends.supervised.record import process_start
+from aos.runtime.bundle import runtime_config
+from aos.runtime.state import Sandbox, SandboxState
+from aos.runtime.users import resolve_user
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aos.ids import SandboxId
+    from aos.oci.layer import Layer
+    from aos.runtime.backends.containerd.ending import Ends
+    from aos.runtime.backends.containerd.host import Host
+    from aos.runtime.backends.containerd.removal import Removal
+    from aos.runtime.spec import AgentSpec, Mount
+
+__all__ = ["Making", "swap_is_counted"]
+
+_OPEN_FILES = 1_048_576
+_SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+LABEL_BACKEND = "aos.openos.dev/backend"
+
+
+class Making:
+    def __init__(self, host: Host, ends: Ends, removal: Removal) -> None:
+        self._host = host
+        self._ends = ends
+        self._removal = removal
+
+    async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
+        check_spec(spec)
+        self._host.handler.check(spec)
+        await self._host.connection.version()
+        directory = self._host.sandboxes / id
+        try:
+            directory.mkdir(parents=True, mode=0o700)
+        except FileExistsError as error:
+            raise AlreadyExists(
+                f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
+            ) from error
+        tree = LayerTree([])
+        try:
+            rootfs, tree = await self._root(id, spec)
+            check_command(spec.process, tree, check_targets(spec, tree))
+            config = await self._configure(id, directory, spec, tree)
+            await self._record_container(id, config)
+            pid = await self._create_task(id, directory, spec, rootfs, tree)
+        except BaseException as error:
+            await self._removal.give_up(id)
+            if isinstance(error, Internal) and error.code == "runtime-failed":
+                raise failure(error.message, spec.process.args[0], tree) from error
+            raise
+        finally:
+            unmount_below(directory)
+        self._ends.watch(id)
+        return Sandbox(id, SandboxState.CREATED, pid)
+
+    async def start(self, id: SandboxId) -> None:
+        from aos.runtime.backends.containerd._api.services import tasks_pb2
+
+        self._host.directory(id)
+        try:
+            await self._host.tasks("Start", tasks_pb2.StartRequest(container_id=id))
+        except AosError as error:
+            state = await self._host.state(id)
+            if not state.can_start():
+                raise wrong_state(id, state, "start") from error
+            raise failure(error.message, "", self._host.tree(id)) from error
+
+    async def _root(self, id: SandboxId, spec: AgentSpec) -> tuple[Sequence[Any], LayerTree]:
+        """Prepare the sandbox's snapshot: what is to be mounted as its root, and how to look into it before."""
+        from aos.runtime.backends.containerd._api.types.mount_pb2 import Mount as MountMessage
+
+        upper = spec.rootfs.upper
+        mounts = await self._snapshot("Prepare" if upper is None else "View", id, "", spec.rootfs.layers)
+        found = directories(mounts)
+        if upper is None:
+            if found is None:  # not directories: what our own store has unpacked looks the same
+                ensure = self._host.content.snapshots.ensure
+                found = await asyncio.to_thread(ensure, spec.rootfs.layers, IdMap.identity())
+            return mounts, LayerTree(found)
+        if found is None:
+            raise FailedPrecondition(
+                f"the snapshotter {self._host.config.snapshotter} keeps no directories that a build could commit",
+                code="snapshotter-unfit",
+                hint="set [containerd] snapshotter to overlayfs, or build with another runtime",
+            )
+        work = upper.with_name(upper.name + ".work")
+        work.mkdir(exist_ok=True)
+        lowers = ":".join(str(path) for path in reversed(found))
+        options = [
+            f"lowerdir={lowers}",
+            f"upperdir={upper}",
+            f"workdir={work}",
+            "index=off",
+            "redirect_dir=off",
+            "metacopy=off",
+        ]
+        return [MountMessage(type="overlay", source="overlay", options=options)], LayerTree([*found, upper])
+
+    async def _snapshot(
+        self, kind: str, id: SandboxId, suffix: str, layers: Sequence[Layer]
+    ) -> Sequence[Any]:
+        """The mounts of a snapshot on top of layers, which come in where they are missing. It is a root of containerd's
+        collection, and goes with the sandbox."""
+        from aos.runtime.backends.containerd._api.services import snapshots_pb2
+
+        chain = await self._host.layers.ensure(layers)
+        snapshots = await self._host.connection.service("Snapshots")
+        request = getattr(snapshots_pb2, f"{kind}SnapshotRequest")(
+            snapshotter=self._host.config.snapshotter,
+            key=self._host.snapshot(id) + suffix,
+            parent=chain,
+            labels={
+                "containerd.io/gc.root": "sandbox",
+                LABEL_INSTALLATION: self._host.config.installation,
+            },
+        )
+        answer = await snapshots.call(kind, request)
+        return list(answer.mounts)
+
+    async def _configure(
+        self, id: SandboxId, directory: Path, spec: AgentSpec, tree: LayerTree
+    ) -> dict[str, Any]:
+        """The runtime's configuration; what it takes for granted that is mounted is, until the task exists."""
+        sources: dict[str, str] = {}
+        memory, binds = list[MemoryFile](), list[Bind]()
+        user = resolve_user(spec.process.user, tree)
+        number = 0
+
+        def bind(target: str, source: Path, *, read_only: bool, follow: bool = True) -> None:
+            binds.append(Bind(source, directory / "binds" / str(len(binds)), read_only, follow))
+            sources[target] = str(binds[-1].target)
+
+        for mount in spec.mounts:
+            if mount.kind == "bind" and mount.source is not None:
+                bind(mount.target, mount.source, read_only=mount.read_only, follow=mount.follow)
+            elif mount.kind == "layers":
+                target = directory / f"layers-{number}"
+                target.mkdir()
+                mounts = await self._snapshot("View", id, f"-{number}", mount.layers)
+                mount_layers(target, mounts)
+                sources[mount.target] = str(target / _find(mount, LayerTree([target])))
+                number += 1
+            elif mount.kind == "file":
+                sources[mount.target] = str(directory / "memory" / str(len(memory)))
+                memory.append(MemoryFile(mount.data, mount.mode, user.uid, user.gid))
+        files = {to: file for to, file in self._files(directory, spec).items() if to not in sources}
+        for name, file in files.items():
+            bind(name, file, read_only=True)
+        Mounts(directory, (), tuple(binds), tuple(memory)).mount()
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        config = runtime_config(
+            spec,
+            user=user,
+            rootfs="rootfs",
+            cgroup=f"/{self._host.group(id)}/payload",
+            files=tuple(files),
+            sources=sources,
+            seccomp=self._host.profiles.of(spec.confinement),
+            open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
+            network=None if spec.network.mode == "host" else "",
+        )
+        config["linux"]["resources"] |= resources(spec.limits, swap=swap_is_counted())
+        self._host.handler.configure(config, spec, self._host.config)
+        (directory / CONFIG).write_bytes(msgspec.json.encode(config))
+        return config
+
+    def _files(self, directory: Path, spec: AgentSpec) -> dict[str, Path]:
+        """What of /etc is made for the sandbox."""
+        if spec.network.mode == "host":
+            paths = [Path("/etc/hosts"), Path("/etc/resolv.conf")]
+            return {str(path): path for path in paths if path.exists()}
+        hosts = directory / "hosts"
+        hosts.write_text(f"127.0.0.1\tlocalhost {spec.hostname}\n::1\tlocalhost\n")
+        return {"/etc/hosts": hosts}
+
+    async def _record_container(self, id: SandboxId, config: dict[str, Any]) -> None:
+        from google.protobuf.any_pb2 import Any as Packed
+
+        from aos.runtime.backends.containerd._api.services import containers_pb2
+
+        handler = self._host.handler
+        runtime = containers_pb2.Container.Runtime(
+            name=handler.name, options=handler.options(self._host.config)
+        )
+        container = containers_pb2.Container(
+            id=id,
+            labels={
+                LABEL_INSTALLATION: self._host.config.installation,
+                LABEL_BACKEND: handler.backend,
+            },
+            runtime=runtime,
+            spec=Packed(type_url=_SPEC, value=msgspec.json.encode(config)),
+            snapshotter=self._host.config.snapshotter,
+            snapshot_key=self._host.snapshot(id),
+        )
+        containers = await self._host.connection.service("Containers")
+        try:
+            await containers.call("Create", containers_pb2.CreateContainerRequest(container=container))
+        except AlreadyExists as error:
+            raise AlreadyExists(
+                f"containerd has a container {id} already",
+                code="sandbox-exists",
+                hint=f"see `ctr --namespace {self._host.config.namespace} containers info {id}`",
+                sandbox=id,
+            ) from error
+
+    async def _create_task(
+        self, id: SandboxId, directory: Path, spec: AgentSpec, rootfs: Sequence[Any], tree: LayerTree
+    ) -> int:
+        from aos.runtime.backends.containerd._api.services import tasks_pb2
+
+        streams = Streams.make(directory, spec.process)
+        log = spec.log or directory / LOG
+        leave = spec.leave_stdin_open
+
+        async def held() -> None:
+            holder = await hold(self._host.config, id, streams, directory, log=log, leave_stdin_open=leave)
+            start = process_start(holder) or ""
+            lowers = tuple(map(str, tree.layers))
+            Record(holder, start, spec.process.terminal, lowers, str(log), leave).write(directory)
+
+        await finished(held(), f"holder of {id}")
+        request = tasks_pb2.CreateTaskRequest(
+            container_id=id,
+            rootfs=rootfs,
+            stdin=streams.stdin,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            terminal=spec.process.terminal,
+            options=self._host.handler.options(self._host.config),
+        )
+        answer: tasks_pb2.CreateTaskResponse = await self._host.tasks("Create", request)
+        return answer.pid
+
+
+def swap_is_counted() -> bool:
+    """Whether a limit on memory and swap together can be set; version 1 may have been started without it."""
+    v1 = Path("/sys/fs/cgroup/memory")
+    return not v1.exists() or (v1 / "memory.memsw.limit_in_bytes").exists()
+
+
+def _find(mount: Mount, tree: LayerTree) -> str:
+    path = resolve(tree, mount.path, follow_last=True)
+    if tree.lstat(path) is None:
+        raise NotFound(
+            f"the layers for {mount.target!r} hold no {mount.path!r}",
+            code="mount-source-missing",
+            hint="name a path that is there",
+            source=mount.path,
+        )
+    return path
