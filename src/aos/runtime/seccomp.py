@@ -64,13 +64,15 @@ def load_seccomp(path: str, capabilities: Collection[str]) -> dict[str, Any]:
     `seccomp-profile-missing`, `seccomp-profile-invalid`.
     """
     candidates = (AGENT_PROFILE if path == "agent" else Path(path),) if path else DEFAULT_PROFILES
+    narrow = not path and "CAP_SYS_ADMIN" not in capabilities
     for candidate in candidates:
         try:
             data = candidate.read_bytes()
         except OSError:
             continue
         try:
-            return _convert(json.loads(data), capabilities)
+            profile = _convert(json.loads(data), capabilities)
+            return _without_nesting(profile) if narrow else profile
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FailedPrecondition(
                 f"{candidate}: not a seccomp profile: {error}",
@@ -109,6 +111,35 @@ def _convert(raw: dict[str, Any], capabilities: Collection[str]) -> dict[str, An
             kept["args"] = rule["args"]
         converted["syscalls"].append(kept)
     return converted
+
+
+_NESTING = frozenset(
+    {
+        *("unshare", "setns", "clone", "clone3"),
+        *("mount", "umount", "umount2", "pivot_root", "mount_setattr", "move_mount", "open_tree"),
+        *("fsopen", "fsconfig", "fsmount", "fspick"),
+        *("add_key", "keyctl", "request_key"),
+    }
+)
+"""What containers-common lets pass for containers inside of containers: a user namespace in there would be root of much
+more of the kernel than an agent needs. And keyrings: they are shared by all that have a user's id."""
+_CLONE_NAMESPACES = 0x7E020000
+"""CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}, as moby's profile has it."""
+_ENOSYS = 38
+
+
+def _without_nesting(profile: dict[str, Any]) -> dict[str, Any]:
+    """Threads and processes, but no namespaces: clone3 hides its flags in memory, so that it is not there at all, and
+    the C library goes on with clone."""
+    rules = [
+        {**rule, "names": names}
+        for rule in profile["syscalls"]
+        if (names := [name for name in rule["names"] if name not in _NESTING])
+    ]
+    flags = {"index": 0, "value": _CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    rules.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [flags]})
+    rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+    return {**profile, "syscalls": rules}
 
 
 def _known_names() -> Callable[[str], bool]:
