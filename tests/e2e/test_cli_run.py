@@ -104,7 +104,7 @@ def test_mounts(aos: Installation, tmp_path: Path) -> None:
     (tmp_path / "one").write_text("single\n")
     script = "cat /data/file /one; echo no > /data/file; echo yes > /rw/made"
     done = aos(
-        "run", "--rm", "-v", "data:/data:ro", "-v", "./one:/one:ro", "-v", f"{tmp_path}:/rw", "busybox:1", "-c", script,
+        "run", "--rm", "-v", "./data:/data:ro", "-v", "./one:/one:ro", "-v", f"{tmp_path}:/rw", "busybox:1", "-c", script,
         cwd=tmp_path,
     )  # fmt: skip
     assert done.out == "hello\nsingle\n"

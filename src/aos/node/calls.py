@@ -16,6 +16,7 @@ from aos.errors import AosError, FailedPrecondition, InvalidArgument, NotFound
 from aos.ids import SandboxId
 from aos.kernel import syscalls
 from aos.kernel.process.records import ProcessState
+from aos.node.agent_records import everything, summary
 from aos.node.hooks import check_host_hooks
 from aos.node.node import no_replica
 from aos.node.server import Answer
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from aos.config import Config
     from aos.kernel.journal import Entry
-    from aos.kernel.process.records import Agent, ExitRecord, Process
     from aos.node.housekeeping import Housekeeping
     from aos.node.network import NodeNetwork
     from aos.node.node import Node
@@ -183,39 +183,11 @@ class Calls:
 
     async def agent_list(self, call: syscalls.Everything) -> list[dict[str, Any]]:
         agents = sorted(self._node.machine.state.agents.values(), key=lambda agent: -agent.created_at)
-        shown = [self._record(agent) for agent in agents]
+        shown = [summary(self._node, agent, self._config.runtime) for agent in agents]
         return shown if call.all else [record for record in shown if record["status"] != "exited"]
 
     async def agent_inspect(self, call: syscalls.OfAgent) -> dict[str, Any]:
-        agent = self._node.machine.find(call.agent)
-        process = self._node.machine.state.processes[agent.pid]
-        return {
-            **self._record(agent),
-            "restart_limit": msgspec.to_builtins(agent.limit),
-            "replica": [self._replica(agent, number) for number in range(len(agent.replicas))],
-            "remove": agent.remove,
-            "terminal": agent.program.terminal,
-            "stop_signal": agent.program.stop_signal,
-            "stop_grace": agent.program.grace,
-            "overrides": agent.program.overrides,
-            "sandbox": process.sandbox,
-            "log": str(self._node.processes.log_of(agent.id)),
-            "processes": self._processes(agent),
-        }
-
-    def _processes(self, agent: Agent) -> list[dict[str, Any]]:
-        """Every process it ever had, from the journal."""
-        from aos.kernel.process.events import ProcessExited, ProcessSpawned, ProcessStarted
-
-        found: dict[int, dict[str, Any]] = {}
-        for event in self._node.journal.events_of(agent.id):
-            if isinstance(event, ProcessSpawned):
-                found[event.pid] = {"pid": event.pid, "sandbox": event.sandbox, "spawned_at": event.at}
-            elif isinstance(event, ProcessStarted):
-                found[event.pid]["started_at"] = event.at
-            elif isinstance(event, ProcessExited):
-                found[event.pid]["exit"] = msgspec.to_builtins(event.exit)
-        return list(found.values())
+        return everything(self._node, self._node.machine.find(call.agent), self._config.runtime)
 
     async def agent_stop(self, call: syscalls.StopAgent) -> dict[str, Any]:
         if call.timeout is not None and call.timeout < 0:
@@ -391,74 +363,6 @@ class Calls:
             async with self._node.changed:
                 if cursor >= journal.cursor():
                     await self._node.changed.wait()
-
-    # Words.
-
-    def _record(self, agent: Agent) -> dict[str, Any]:
-        processes = [self._node.machine.state.processes[pid] for pid in agent.pids]
-        running = [process for process in processes if process.state is ProcessState.RUNNING]
-        first = next(iter(running), processes[0])
-        program = agent.program
-        return {
-            "agent": agent.id,
-            "name": agent.name,
-            "package": {
-                "reference": program.reference,
-                "digest": program.digest,
-                "name": program.package_name,
-                "version": program.package_version,
-            },
-            "status": agent.state.value,
-            "pid": first.pid,
-            "replicas": len(agent.replicas),
-            "running": len(running),
-            "health": _health(running),
-            "ready": None
-            if program.readiness is None
-            else len(running) > 0 and all(p.ready for p in running),
-            "created_at": agent.created_at,
-            "started_at": min((one.started_at or 0.0 for one in running), default=first.started_at),
-            "finished_at": agent.finished_at,
-            "exit": msgspec.to_builtins(_worst_exit(processes)),
-            "gave_up": agent.gave_up,
-            "restart": agent.restart,
-            "restarts": agent.restarts,
-            "runtime": self._node.runtime.name_of(SandboxId(first.sandbox))
-            or program.runtime
-            or self._config.runtime,
-            "command": list(program.command),
-        }
-
-    def _replica(self, agent: Agent, number: int) -> dict[str, Any]:
-        replica = agent.replicas[number]
-        process = self._node.machine.state.processes[replica.pid]
-        probes = self._node.probes
-        return {
-            "pid": process.pid,
-            "state": process.state.value,
-            "sandbox": process.sandbox,
-            "started_at": process.started_at,
-            "restart_at": replica.restart_at,
-            "failures": replica.failures,
-            "log": str(self._node.processes.log_of(agent.id, number)),
-            **{
-                kind: {"status": status, "answers": msgspec.to_builtins(probes.answers(process.pid, kind))}
-                for kind, status in (("health", process.health), ("readiness", process.ready))
-                if status not in ("", None)
-            },
-        }
-
-
-def _health(running: list[Process]) -> str:
-    """The worst of them; empty when nothing asks."""
-    known = {process.health for process in running}
-    return next((word for word in ("unhealthy", "starting", "healthy") if word in known), "")
-
-
-def _worst_exit(processes: list[Process]) -> ExitRecord | None:
-    """Of the first that failed, or of the first that has ended."""
-    exits = [process.exit for process in processes if process.exit is not None]
-    return next((exit for exit in exits if exit.failed), exits[0] if exits else None)
 
 
 def _exit_of(status: ExitStatus) -> dict[str, Any]:
