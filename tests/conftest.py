@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from fix_build import builder
 from fix_containerd import containerd1, containerd2
 from fix_installation import aos, busybox_root, installation
+from fix_network import world
 from fix_python import debian_root, python, python_root
 from fix_registry import docker_registry, stub_registry
 
@@ -26,6 +27,7 @@ __all__ = [
     "python",
     "python_root",
     "stub_registry",
+    "world",
 ]
 
 # Where tools/peers puts what the distribution does not carry. After all else: an installed program is preferred.

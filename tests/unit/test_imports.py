@@ -28,7 +28,7 @@ MAY: dict[str, set[str]] = {
     "content": {"oci", "rootless.user"},
     "package": {"content", "oci"},
     "registry": {"content", "oci", "package", "rootless.user"},
-    "agentfile": {"registry.protocol", "oci"},
+    "agentfile": {"registry.protocol", "oci", "runtime.network.rules"},
     "build": {
         "agentfile",
         "package",

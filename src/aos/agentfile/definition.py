@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from aos.errors import InvalidArgument
 
 __all__ = [
     "HOOK_EVENTS",
+    "Bandwidth",
     "BindMount",
     "CacheMount",
     "Copy",
@@ -24,6 +25,8 @@ __all__ = [
     "ImageConfig",
     "Install",
     "Metadata",
+    "Network",
+    "NetworkMode",
     "Plugin",
     "Probe",
     "Resources",
@@ -249,6 +252,29 @@ class Hooks:
 HOOK_EVENTS = tuple(field.name for field in fields(Hooks))
 
 
+NetworkMode = Literal["none", "bridge", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Bits per second, such as `10M`; empty: no limit."""
+
+    up: str = ""
+    down: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """`network: {mode, egress?, ports?, bandwidth?}`; the words are those of aos.runtime.network.rules."""
+
+    mode: NetworkMode
+    egress: tuple[str, ...] | None = None
+    """`internet`, `none`, or rules; None: `internet`."""
+    ports: tuple[str, ...] = ()
+    """What it listens on: `8080`, `53/udp`."""
+    bandwidth: Bandwidth = Bandwidth()
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     metadata: Metadata
@@ -258,7 +284,7 @@ class Definition:
     config: ImageConfig = ImageConfig()
     entrypoint: Entrypoint = Entrypoint()
     resources: Resources = Resources()
-    network: Literal["none", "host"] = "none"
+    network: NetworkMode | Network = "none"
     restart: str = "never"
     """`never`, `on-failure`, `on-failure:N`, `always` or `unless-stopped`."""
     restart_limit: RestartLimit | None = None
@@ -289,7 +315,7 @@ class Definition:
                 config=_build(ImageConfig, raw.get("config", {})),
                 entrypoint=_build(Entrypoint, raw.get("entrypoint", {})),
                 resources=_build(Resources, raw.get("resources", {})),
-                network=raw.get("network", "none"),
+                network=_network(raw.get("network", "none")),
                 restart=raw.get("restart", "never"),
                 restart_limit=_build(RestartLimit, raw["restart_limit"]) if "restart_limit" in raw else None,
                 stop_grace=raw.get("stop_grace"),
@@ -299,6 +325,12 @@ class Definition:
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidArgument(f"not a definition: {error!r}", code="definition-invalid") from error
+
+
+def _network(raw: Any) -> NetworkMode | Network:
+    if isinstance(raw, str):
+        return cast("NetworkMode", raw)
+    return _build(Network, {**raw, "bandwidth": _build(Bandwidth, raw.get("bandwidth", {}))})
 
 
 _KINDS: dict[str, type[Step]] = {"copy": Copy, "install": Install, "run": Run, "plugin": Plugin}

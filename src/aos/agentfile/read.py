@@ -19,6 +19,7 @@ from aos.agentfile.stages import Declared, arrange
 from aos.agentfile.steps import read_step
 
 if TYPE_CHECKING:
+    from aos.agentfile.definition import Network, NetworkMode
     from aos.agentfile.nodes import Node
     from aos.agentfile.walk import Fields, Walk
 
@@ -79,7 +80,11 @@ def read_definition(walk: Walk, root: Node) -> Definition:
     config = _config(walk, fields["config"]) if "config" in fields else ImageConfig()
     entrypoint = _entrypoint(walk, fields["entrypoint"]) if "entrypoint" in fields else Entrypoint()
     resources = _resources(walk, fields["resources"]) if "resources" in fields else Resources()
-    network = _network(walk, fields["network"]) if "network" in fields else "none"
+    network: NetworkMode | Network = "none"
+    if "network" in fields:
+        from aos.agentfile.network import read_network
+
+        network = read_network(walk, fields["network"])
     lifecycle = _lifecycle(walk, fields) if _LIFECYCLE & fields.keys() else {}
     stages = arrange(walk, _stages(walk, fields, root))
     walk.finish()
@@ -90,7 +95,7 @@ def read_definition(walk: Walk, root: Node) -> Definition:
         config,
         entrypoint,
         resources,
-        "host" if network == "host" else "none",
+        network,
         **lifecycle,
     )
 
@@ -188,20 +193,6 @@ def _resources(walk: Walk, node: Node) -> Resources:
         else None,
         pids=walk.integer(fields["pids"], "resources.pids", least=1) if "pids" in fields else None,
     )
-
-
-def _network(walk: Walk, node: Node) -> str | None:
-    if isinstance(node, MappingNode):
-        fields = walk.mapping(node, "network", ("mode", "egress", "ports", "bandwidth")) or {}
-        for name in ("egress", "ports", "bandwidth"):
-            if name in fields:
-                walk.later(fields[name], f"network.{name}")
-        return (
-            walk.choice(fields["mode"], "network.mode", ("none", "host"), ("bridge",))
-            if "mode" in fields
-            else None
-        )
-    return walk.choice(node, "network", ("none", "host"), ("bridge",))
 
 
 def _stages(walk: Walk, fields: Fields, root: Node) -> list[Declared]:

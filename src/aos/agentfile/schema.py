@@ -217,11 +217,24 @@ SCHEMA: dict[str, Any] = {
                     _object(
                         {
                             "mode": {"enum": ["none", "host", "bridge"]},
-                            **{name: {"description": _LATER} for name in ("egress", "ports", "bandwidth")},
+                            "egress": {
+                                "oneOf": [{"enum": ["internet", "none"]}, _TEXTS],
+                                "description": "What it may reach: rules such as 'allow 203.0.113.0/24 tcp 443', "
+                                "'deny any udp'; the first that matches decides, what none matches is refused.",
+                            },
+                            "ports": {
+                                "type": "array",
+                                "items": {"type": ["integer", "string"], "pattern": "^[0-9]+(/(tcp|udp))?$"},
+                                "description": "What it listens on: 8080, 53/udp.",
+                            },
+                            "bandwidth": _object(
+                                {name: {"type": ["integer", "string"]} for name in ("up", "down")},
+                                description="Bits per second: 500k, 10M.",
+                            ),
                         }
                     ),
                 ],
-                "description": "none: loopback only (default). bridge is not supported yet.",
+                "description": "none: loopback only (default). bridge: its own, with a policy. host: the host's.",
             },
             "restart": {
                 "oneOf": [

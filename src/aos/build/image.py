@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aos.agentfile.definition import Network
 from aos.oci.image import ImageSpec
 
 if TYPE_CHECKING:
@@ -39,7 +40,16 @@ def image_config(definition: Definition, base: ImageSpec | None, *, platform: st
     stop_signal = further.pop("StopSignal", "")
     if stop_signal:
         image = replace(image, stop_signal=stop_signal)
-    return replace(image, other_config={**image.other_config, **further})
+    other = {**image.other_config, **further}
+    if isinstance(definition.network, Network) and definition.network.ports:
+        listens: dict[str, object] = {_exposed(port): {} for port in definition.network.ports}
+        other["ExposedPorts"] = {**(image.other_config.get("ExposedPorts") or {}), **listens}
+    return replace(image, other_config=other)
+
+
+def _exposed(port: str) -> str:
+    """As the OCI image configuration has it."""
+    return port if "/" in port else f"{port}/tcp"
 
 
 def _merge(inherited: Iterable[str], own: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from aos.errors import AosError, NotFound
@@ -71,6 +72,8 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._cleaning: set[asyncio.Task[None]] = set()
         """Of those tasks: what an agent that is gone still waits for."""
+        self._undurable: Counter[str] = Counter()
+        """Agents with events that are on the way to the disk, which nobody may be told of yet, and how many."""
         self._finished: dict[str, asyncio.Future[ExitRecord]] = {}
 
     async def __aenter__(self) -> Node:
@@ -90,11 +93,15 @@ class Node:
         """Make the events durable, then perform the effects. When that fails, nothing of the decision holds."""
         if decision.events:
             failpoint("before-journal")
+            agents = Counter(event.agent for event in decision.events)
+            self._undurable += agents
             try:
                 await self.journal.append(decision.events)
             except AosError:
                 self.machine.state = self.journal.load()
                 raise
+            finally:
+                self._undurable -= agents
             failpoint("after-journal")
         for effect in decision.effects:
             task = self.start(self.processes.perform(effect), type(effect).__name__)
@@ -236,6 +243,8 @@ class Node:
 
     def _answer_waiters(self) -> None:
         for id in list(self._finished):
+            if id in self._undurable:
+                continue  # whoever makes that durable comes here afterwards
             agent = self.machine.state.agents.get(id)
             record = self._final(agent) if agent is not None else self.journal.last_exit(id)
             if record is not None:

@@ -49,7 +49,8 @@ _DENIED = (
 what holds one (`/`, `/etc`, `/var`), an agent would be the host."""
 
 _OF_THE_NETWORK = frozenset({"CAP_NET_ADMIN", "CAP_NET_RAW"})
-"""They reach the host where its network is the agent's."""
+"""They reach the host where its network is the agent's, and other agents where they share a bridge: with these an
+agent can say that it is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Policy:
         if self.capabilities is not None:
             allowed |= self.capabilities
         else:
-            allowed |= set(CONFINED) - (_OF_THE_NETWORK if spec.network.mode == "host" else frozenset())
+            allowed |= set(CONFINED) - (_OF_THE_NETWORK if spec.network.mode != "none" else frozenset())
         if asked - allowed:
             raise PermissionDenied(
                 f"these capabilities may not be added here: {', '.join(sorted(asked - allowed))}",

@@ -55,29 +55,20 @@ def network_spec(
                 hint="leave --network away, or say --network bridge",
             )
         return NetworkSpec(cast("NetworkMode", mode), sandbox=name)
-    listens = [*said.get("ports", ()), *exposed] if words.publish_all else []
-    ports = [
-        *map(parse_port, words.publish),
-        *(Port(one.inside, one.protocol) for one in map(parse_port, listens)),
-    ]
+    ports = [*map(parse_port, words.publish)]
+    if words.publish_all:
+        for text in (*said.get("ports", ()), *exposed):
+            port = parse_port(str(text))
+            if not any((one.inside, one.protocol) == (port.inside, port.protocol) for one in ports):
+                ports.append(Port(port.inside, port.protocol))
     bandwidth = said.get("bandwidth") or {}
     egress = words.egress if words.egress is not None else said.get("egress")
     return NetworkSpec(
         "bridge",
         egress=INTERNET if egress is None else parse_egress(egress),
-        ports=_once(ports),
+        ports=tuple(ports),
         bandwidth=Bandwidth(*(_rate(bandwidth.get(way)) for way in ("up", "down"))),
     )
-
-
-def _once(ports: Iterable[Port]) -> tuple[Port, ...]:
-    """Without those that `-P` says of what `-p` has said already."""
-    found: list[Port] = []
-    for port in ports:
-        known = any((one.inside, one.protocol) == (port.inside, port.protocol) for one in found)
-        if port.host or port.address or not known:
-            found.append(port)
-    return tuple(found)
 
 
 def _rate(text: str | None) -> int | None:
