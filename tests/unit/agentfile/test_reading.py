@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from aos.agentfile import AgentfileError, json_schema, load, loads, starting_files
 from aos.agentfile.definition import (
+    Bandwidth,
     Copy,
     Definition,
     Hook,
     HttpProbe,
     Install,
+    Network,
     Plugin,
     Probe,
     RestartLimit,
@@ -166,7 +168,29 @@ def test_json_is_an_agentfile_too_and_key_order_does_not_matter() -> None:
             "within",
         ),
         ("from: scratch\nstopGracePeriod: soon", (5, 18), "agentfile-invalid", "1m30s"),
-        ("from: scratch\nnetwork: bridge", (5, 10), "not-yet-supported", "bridge"),
+        ("from: scratch\nnetwork: vlan", (5, 10), "agentfile-invalid", "cannot be 'vlan'"),
+        ("from: scratch\nnetwork: {egress: all}", (5, 19), "agentfile-invalid", "cannot be 'all'"),
+        (
+            "from: scratch\nnetwork: {egress: [allow 10.0.0.1/8]}",
+            (5, 20),
+            "egress-invalid",
+            "has host bits set",
+        ),
+        (
+            "from: scratch\nnetwork: {egress: [allow a.example]}",
+            (5, 20),
+            "capability-missing",
+            "names a host",
+        ),
+        ("from: scratch\nnetwork: {ports: [8080:80]}", (5, 19), "agentfile-invalid", "a port of the host"),
+        ("from: scratch\nnetwork: {ports: [70000]}", (5, 19), "port-invalid", "70000"),
+        ("from: scratch\nnetwork: {bandwidth: {up: fast}}", (5, 27), "rate-invalid", "fast"),
+        (
+            "from: scratch\nnetwork: {mode: host, ports: [80]}",
+            (5, 30),
+            "agentfile-invalid",
+            "for `mode: bridge`",
+        ),
         ("from: scratch\nextends: ./base", (5, 10), "extends-not-found", "there is no base"),
         ("from: scratch\nhealth: {x: 1}", (5, 10), "unknown-field", "tcp"),
         ("from: scratch\nhealth: {}", (5, 9), "agentfile-invalid", "exactly one way"),
@@ -354,3 +378,26 @@ def test_two_hundred_stages_and_no_more() -> None:
 
     assert len(loads(stages(200).encode()).stages) == 200
     assert "more than 200 stages" in problems(stages(201))[0][3]
+
+
+def test_a_network_with_its_policy() -> None:
+    text = """\
+apiVersion: aos.io/v1
+kind: AgentPackage
+metadata: {name: it, version: 1.0.0}
+from: scratch
+network:
+  egress: [allow 203.0.113.0/24 tcp 443, deny any udp, allow internet]
+  ports: [8080, 53/udp]
+  bandwidth: {up: 1M, down: 10M}
+"""
+    definition = loads(text.encode())
+    assert definition.network == Network(
+        "bridge",
+        ("allow 203.0.113.0/24 tcp 443", "deny any udp", "allow internet"),
+        ("8080", "53/udp"),
+        Bandwidth("1M", "10M"),
+    )
+    assert Definition.from_json(json.loads(json.dumps(definition.to_json()))).network == definition.network
+    for mode in ("network: bridge", "network: {mode: bridge}"):
+        assert loads((text.partition("network:")[0] + mode).encode()).network == "bridge"

@@ -94,15 +94,6 @@ class Leases:
         finally:
             os.close(descriptor)
 
-    @property
-    def any(self) -> bool:
-        """Whether there may be one; for whoever does not hold the lock, too."""
-        try:
-            with os.scandir(self._addresses) as entries:
-                return next(entries, None) is not None
-        except FileNotFoundError:
-            return False
-
     def pool(self) -> IPv4Network | None:
         try:
             return IPv4Network((self._directory / "pool").read_text())

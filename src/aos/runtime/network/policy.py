@@ -26,8 +26,8 @@ PROTECTED = tuple(
             "10.0.0.0/8",  # private (RFC 1918)
             "100.64.0.0/10",  # of carriers (RFC 6598); Alibaba's metadata service is 100.100.100.200
             "127.0.0.0/8",  # loopback
-            "169.254.0.0/16",  # link-local (RFC 3927); metadata services at 169.254.169.254 and 169.254.170.2
             "168.63.129.16/32",  # Azure's metadata service
+            "169.254.0.0/16",  # link-local (RFC 3927); metadata services at 169.254.169.254 and 169.254.170.2
             "172.16.0.0/12",  # private
             "192.0.0.0/24",  # protocol assignments (RFC 6890); Oracle's metadata service is 192.0.0.192
             "192.168.0.0/16",  # private
