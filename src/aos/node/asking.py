@@ -47,7 +47,7 @@ async def ask_http(namespace: int | None, target: HttpTarget, seconds: float) ->
             return Outcome(False, "", f"no answer from port {target.port} within {seconds:g} s")
     except OSError as error:
         if b"\n" not in answer:
-            return Outcome(False, "", f"port {target.port}: {error.strerror or error}")
+            return Outcome(False, "", f"port {target.port}: {_why(error)}")
     line = answer.partition(b"\n")[0].decode("latin-1").strip()
     words = line.split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdecimal():
@@ -65,8 +65,13 @@ async def ask_tcp(namespace: int | None, port: int, seconds: float) -> Outcome:
     except TimeoutError:
         return Outcome(False, "", f"no connection to port {port} within {seconds:g} s")
     except OSError as error:
-        return Outcome(False, "", f"port {port}: {error.strerror or error}")
+        return Outcome(False, "", f"port {port}: {_why(error)}")
     return Outcome(True, f"port {port} is open", "")
+
+
+def _why(error: OSError) -> str:
+    """The system's words; asyncio has others."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _connect(namespace: int | None, port: int) -> socket.socket:

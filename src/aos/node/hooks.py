@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aos.errors import FailedPrecondition, PermissionDenied
 from aos.ids import SandboxId
-from aos.node.inside import Outcome, run_inside
+from aos.node.inside import Outcome, one_line, run_inside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,4 +152,4 @@ def _camel(event: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2][:200]
+    return one_line(text.strip().rpartition("\n")[2], 200)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aos.runtime.protocol import Runtime, Stdio
     from aos.runtime.spec import ProcessSpec
 
-__all__ = ["Outcome", "run_inside"]
+__all__ = ["Outcome", "one_line", "run_inside"]
 
 _PACKET = 1 + 8192
 """Bytes; conmon's packets are no larger."""
@@ -57,6 +57,12 @@ async def run_inside(runtime: Runtime, sandbox: SandboxId, process: ProcessSpec,
         return Outcome(True, _text(output), "")
     how = f"exit code {status.code}" if status.signal is None else f"signal {status.signal}"
     return Outcome(False, _text(output), f"it ended with {how}" if status.cause != "lost" else status.detail)
+
+
+def one_line(text: str, most: int) -> str:
+    """What an agent has said, for records and messages: a terminal obeys nothing of it."""
+    words = " ".join(text.split())[:most]
+    return "".join(character if character.isprintable() else "?" for character in words)
 
 
 async def _read(stdio: Stdio, output: bytearray) -> None:

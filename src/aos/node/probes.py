@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from aos.ids import SandboxId
 from aos.kernel.process.health import Streak
 from aos.kernel.process.records import AgentState
-from aos.node.inside import Outcome, run_inside
+from aos.node.inside import Outcome, one_line, run_inside
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -110,7 +110,7 @@ class Probes:
                 before = self._clock.monotonic()
                 outcome = await self._ask(process, agent, probe, namespace)
                 now = self._clock.now()
-                text = "; ".join(filter(None, (outcome.why, outcome.output)))[:_SHOWN]
+                text = one_line("; ".join(filter(None, (outcome.why, outcome.output))), _SHOWN)
                 answers.append(Answer(now, self._clock.monotonic() - before, outcome.good, text))
                 good = streak.answered(outcome.good, now - started)
                 if good is not None:

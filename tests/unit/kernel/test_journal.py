@@ -95,6 +95,20 @@ def test_a_snapshot_shortens_the_start(tmp_path: Path, monkeypatch: pytest.Monke
     again.close()
 
 
+def test_a_snapshot_of_another_shape_is_passed_over(tmp_path: Path) -> None:
+    """As an earlier version wrote it: its agents had no replicas."""
+    machine, journal = Machine(), SqliteJournal(tmp_path / "journal")
+    asyncio.run(journal.append(agent(machine, 1)))
+    journal.close()
+    older = b'{"agents":{"x":{"id":"x","restart":"never"}},"processes":{},"names":{},"last_pid":9}'
+    with sqlite3.connect(tmp_path / "journal") as db:
+        db.execute("INSERT INTO snapshots VALUES (1, ?)", (older,))
+    db.close()
+    again = SqliteJournal(tmp_path / "journal")
+    assert again.load() == machine.state
+    again.close()
+
+
 @pytest.mark.parametrize("damage", ["garbage", "event", "emptied"])
 def test_damage_is_refused_and_left_alone(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "journal"
