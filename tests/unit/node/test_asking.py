@@ -22,17 +22,25 @@ if TYPE_CHECKING:
 @contextlib.asynccontextmanager
 async def server(answer: bytes, *, hang: bool = False) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(answer)
             await writer.drain()
             if hang:
                 await reader.read()
             writer.close()
+            await writer.wait_closed()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+            ended.set()
 
+    ended = asyncio.Event()
     serving = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with serving:
         yield serving.sockets[0].getsockname()[1]
+        await ended.wait()
 
 
 def http(answer: bytes, *, hang: bool = False) -> Outcome:
