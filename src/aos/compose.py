@@ -491,6 +491,7 @@ def runtime(config: Config, content: ContentStore, network: BridgeMaker | None =
         seccomp=config.seccomp,
         users=config.users,
         ids=config.ids,
+        device_hooks=config.allow_host_hooks,
     )
     network = network or bridge_network(config)
     return RuntimeFacade(

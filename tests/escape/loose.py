@@ -28,7 +28,7 @@ from aos.registry.local import LocalRegistry
 from aos.runtime.backends.oci import Runc
 from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
 from aos.runtime.capabilities import ALL
-from aos.runtime.spec import AgentSpec, Mount, ProcessSpec, Rootfs
+from aos.runtime.spec import AgentSpec, Confinement, Mount, ProcessSpec, Rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -225,7 +225,7 @@ def run_attempts(
     tool: Tool,
     names: Sequence[str],
     *,
-    users: str = "host",
+    confinement: Confinement | None = None,
     prefix: str = "",
     jail: bool = False,
     terminal: bool = False,
@@ -238,8 +238,13 @@ def run_attempts(
     mounts = [*host.spec.mounts, Mount("bind", "/out", out)]
     if terminal:
         mounts.append(Mount("bind", "/host-tty", Path(host.terminal)))
-    spec = AgentSpec(ProcessSpec(("sh", "-c", script)), host.spec.rootfs, mounts=tuple(mounts))
-    config = SupervisedConfig(host.config.root, host.config.state, host.config.installation, users=users)
+    spec = AgentSpec(
+        ProcessSpec(("sh", "-c", script)),
+        host.spec.rootfs,
+        mounts=tuple(mounts),
+        confinement=confinement or Confinement(),
+    )
+    config = SupervisedConfig(host.config.root, host.config.state, host.config.installation)
     runtime = SupervisedRuntime(config, tool, host.content, bridge_network(host.config))
 
     async def run() -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from aos.runtime.backends.gvisor import Runsc
 from aos.runtime.backends.oci import Runc
+from aos.runtime.spec import Confinement
 from escape.loose import Host, Loose, a_host, held_here, run_attempts, try_on_host
 from fix_installation import requires, requires_root
 
@@ -74,7 +75,7 @@ def host(busybox_root: Path) -> Iterator[Host]:
         yield made
 
 
-CONFINED = ["runc", "runc-own-ids", "gvisor"]
+CONFINED = ["runc", "runc-own-ids", "runc-agent-profile", "gvisor"]
 
 
 def _confined(host: Host, backend: str) -> dict[str, tuple[bool | None, str]]:
@@ -85,9 +86,15 @@ def _confined(host: Host, backend: str) -> dict[str, tuple[bool | None, str]]:
             names = [name for name in ATTEMPTS if name != "overwrite_runtime"]
             host.found[key] = run_attempts(host, Runsc(), names)
         else:
-            users = "private" if backend == "runc-own-ids" else "host"
+            users: Literal["private", "host"] = "private" if backend == "runc-own-ids" else "host"
             host.found[key] = run_attempts(
-                host, Runc("runc"), ATTEMPTS, users=users, terminal=users == "host"
+                host,
+                Runc("runc"),
+                ATTEMPTS,
+                confinement=Confinement(
+                    users=users, seccomp="agent" if backend == "runc-agent-profile" else ""
+                ),
+                terminal=users == "host",
             )
     return host.found[key]
 

@@ -64,6 +64,7 @@ class Runsc:
     isolation: Isolation = "kernel"
     seccomp = False
     user_namespaces = False
+    devices = False
     own_group = False
 
     def __init__(self, program: str = "runsc") -> None:

@@ -42,6 +42,7 @@ class Runc:
     isolation: Isolation = "namespaces"
     seccomp = True
     user_namespaces = True
+    devices = True
     own_group = True
 
     def __init__(self, program: str = "") -> None:

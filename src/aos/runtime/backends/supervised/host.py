@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aos import errors
 from aos.errors import FailedPrecondition, NotFound
 from aos.ids import SandboxId
 from aos.rootless.delegation import delegated_group
@@ -18,6 +19,7 @@ from aos.runtime.backends.supervised.conmon import PIDFILE
 from aos.runtime.backends.supervised.launch import run_tool, tool_environment
 from aos.runtime.backends.supervised.no_cgroups import NoCgroups
 from aos.runtime.backends.supervised.record import Record, process_start, read_status
+from aos.runtime.cdi import CDI_DIRECTORIES, Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups, kill_all
 from aos.runtime.id_ranges import IdRanges
 from aos.runtime.seccomp import Profiles
@@ -51,6 +53,10 @@ class SupervisedConfig:
     seccomp: str = ""
     users: str = "host"
     """As AgentSpec's confinement has it, where that says nothing."""
+    device_hooks: bool = False
+    """Whether devices may bring programs that run on the host."""
+    cdi: tuple[Path, ...] = CDI_DIRECTORIES
+    """Where the host describes its devices."""
     ids: str = ""
     """The range that sandboxes' own user ids are from (aos.runtime.id_ranges)."""
 
@@ -110,6 +116,19 @@ class Host:
     def seccomp_profile(self, confinement: Confinement) -> msgspec.Raw | None:
         """None: system calls are not filtered."""
         return self._profiles.of(confinement) if self.tool.seccomp else None
+
+    def devices(self, names: tuple[str, ...]) -> Edits:
+        """NotImplemented `capability-missing`; errors of aos.runtime.cdi."""
+        if names and not self.tool.devices:
+            raise errors.NotImplemented(
+                f"the {self.tool.backend} backend gives no devices of the host to its sandboxes",
+                code="capability-missing",
+                hint="run it with the oci backend",
+                backend=self.tool.backend,
+            )
+        if not names:
+            return Edits()
+        return find_devices(names, hooks=self.config.device_hooks, directories=self.config.cdi)
 
     def state(self, id: SandboxId) -> SandboxState:
         directory = self.directory(id)

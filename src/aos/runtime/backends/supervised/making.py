@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.removal import Removal
     from aos.runtime.backends.supervised.user_ids import UserIds
+    from aos.runtime.cdi import Edits
     from aos.runtime.spec import AgentSpec, Mount
 
 __all__ = ["Making"]
@@ -63,6 +64,8 @@ class Making:
         tool = self._host.tool
         check_spec(spec)
         seccomp, options = self._host.seccomp_profile(spec.confinement), tool.options(spec)
+        devices = self._host.devices(spec.confinement.devices)
+        spec = devices.on(spec)
         layers = await self._lowers(spec.rootfs.layers)
         tree = LayerTree([*layers, *filter(None, (spec.rootfs.upper,))])
         check_command(spec.process, tree, check_targets(spec, tree))
@@ -83,7 +86,7 @@ class Making:
             network = await connecting(self._host, directory, spec)
             users = choose_ids(self._host, directory, spec)
             disk = None if spec.rootfs.size is None else await make_disk(directory, spec.rootfs.size)
-            mounts = self._prepare(directory, spec, layers, trees, seccomp, users, disk, network)
+            mounts = self._prepare(directory, spec, layers, trees, seccomp, users, disk, network, devices)
             try:
                 self._host.cgroups.create(group, tool.group_limits(spec.limits))
             except OSError as error:
@@ -154,6 +157,7 @@ class Making:
         users: UserIds | None,
         disk: Disk | None,
         network: Connecting,
+        devices: Edits,
     ) -> Mounts:
         """Write the bundle; what it takes for granted that is mounted when conmon starts."""
         place, ids = (STAGE, users.ids) if users is not None else (directory, IdMap.identity())
@@ -210,6 +214,7 @@ class Making:
             ids=users.ids if users is not None else None,
             network=network.namespace,
         )
+        devices.apply(config)
         self._host.tool.configure(config, spec)
         (directory / "config.json").write_bytes(msgspec.json.encode(config))
         namespace = users.namespace if users is not None else None

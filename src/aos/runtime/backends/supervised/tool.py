@@ -30,6 +30,8 @@ class Tool(Protocol):
     isolation: Isolation
     seccomp: bool
     """Whether it takes a seccomp profile."""
+    devices: bool
+    """Whether it can give devices of the host to a sandbox."""
     user_namespaces: bool
     """Whether its sandboxes may have user ids of their own."""
     own_group: bool

@@ -50,6 +50,8 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
                 hint="run it with --userns host, or with the oci backend",
                 backend=host.tool.backend,
             )
+        if spec.confinement.devices:  # runc takes a device's name inside for its name on the host
+            raise _unavailable("it has devices of the host")
         return _own(host, directory, spec)
     except AosError:
         if wanted == "private":
