@@ -43,7 +43,7 @@ def test_notes_are_kept_whatever_happens(aos: Installation) -> None:
     aos("build", "-t", "notes:1", NOTES, timeout=300)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    options = ("-v", "notes:/data", "--network", "bridge", "-p", f"{port}:8080")
+    options = ("-v", "notes:/data", "-p", f"{port}:8080")
     aos("run", "-d", "--name", "notes", *options, "notes:1")
     healthy(aos)
     assert ask(port, "POST", "/", b"buy milk") == (201, b"1\n")
