@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -32,21 +32,16 @@ _OUTPUT = 64 << 10
 """Bytes of a host hook's output that are kept."""
 
 
+@dataclass(frozen=True, slots=True)
 class Moment:
-    """Whose hook it is, and what it can use: everything but the agent may be absent."""
+    """Whose hook it is, and what it can use: a sandbox and an entrypoint are not always there."""
 
-    def __init__(
-        self,
-        agent: str,
-        name: str,
-        program: Program,
-        log: Path,
-        *,
-        sandbox: str = "",
-        process: ProcessSpec | None = None,
-    ) -> None:
-        self.agent, self.name, self.program, self.log = agent, name, program, log
-        self.sandbox, self.process = sandbox, process
+    agent: str
+    name: str
+    program: Program
+    log: Path
+    sandbox: str = ""
+    process: ProcessSpec | None = None
 
 
 class Hooks:

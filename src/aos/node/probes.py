@@ -7,7 +7,7 @@ import functools
 import os
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aos.ids import SandboxId
 from aos.kernel.process.health import Streak
@@ -41,10 +41,6 @@ class Answer:
     output: str
 
 
-class Decides(Protocol):
-    def __call__(self, decide: Callable[[], Decision]) -> Awaitable[None]: ...
-
-
 class Probes:
     def __init__(
         self,
@@ -52,7 +48,7 @@ class Probes:
         machine: Callable[[], Machine],
         spec: Callable[[Agent], Awaitable[AgentSpec]],
         clock: Clock,
-        commit: Decides,
+        commit: Callable[[Callable[[], Decision]], Awaitable[None]],
     ) -> None:
         """`spec`: of an agent's sandbox; `commit` makes a decision durable, however long that takes."""
         self._runtime = runtime
