@@ -52,9 +52,7 @@ class TestRunc(SupervisedCases):
         described = {"cdiVersion": "0.6.0", "kind": "aos.test/zero", "devices": [device]}
         (tmp_path / "cdi.json").write_text(json.dumps(described))
         kit.cdi = (tmp_path,)
-        script = (
-            "(: < /dev/of-the-test); cat /driver; echo $DRIVER; echo x > /dev/of-the-test; true"
-        )
+        script = "(: < /dev/of-the-test); cat /driver; echo $DRIVER; echo x > /dev/of-the-test; true"
         spec = self.shell(kit, script)
         spec = replace(spec, confinement=Confinement(devices=("aos.test/zero=one",), users="auto"))
         run = await self.run(kit.make(), spec)

@@ -256,7 +256,7 @@ def test_the_code_is_right_when_the_daemon_dies_meanwhile(aos: Installation, rem
         (["--memory", "lots", "busybox:1"], 125, "--memory must be a size"),
         (["--pids", "0", "busybox:1"], 125, "--pids must be a whole number"),
         (["--cpus", "x", "busybox:1"], 125, "--cpus must be a number of CPUs"),
-        (["--network", "bridge", "busybox:1"], 125, "--network must be none or host"),
+        (["--network", "bridgee", "busybox:1"], 125, "no network mode 'bridgee'"),
         (["--runtime", "absent", "busybox:1"], 125, "absent"),
         (["--name", "Bad Name", "busybox:1"], 125, "name"),
         (["-v", "/nowhere/at/all:/x", "busybox:1"], 125, "/nowhere/at/all: No such file"),
@@ -274,11 +274,12 @@ def test_the_code_is_right_when_the_daemon_dies_meanwhile(aos: Installation, rem
         (["--cpus", "99999999999", "busybox:1"], 125, "the kernel refuses these limits"),
         (["--pids", "99999999999", "busybox:1"], 125, "the kernel refuses these limits"),
         (
-            ["-v", "/etc:/etc/passwd", "busybox:1"],
+            ["-v", "/usr/share:/etc/passwd", "busybox:1"],
             125,
-            "cannot mount /etc at /etc/passwd: not a directory\nhint",
+            "at /etc/passwd: not a directory\nhint",
         ),
-        (["-v", "/etc:/proc", "busybox:1"], 125, "cannot mount /etc at /proc"),
+        (["-v", "/usr/share:/proc", "busybox:1"], 125, "nothing can be mounted at '/proc'"),
+        (["-v", "/etc:/x", "busybox:1"], 125, "the host's own"),
     ],
 )
 def test_what_cannot_run(aos: Installation, words: list[str], code: int, said: str) -> None:
