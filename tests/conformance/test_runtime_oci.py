@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from aos.runtime.backends.oci import Runc
 from aos.runtime.spec import Confinement, NetworkSpec
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
-from supervised_cases import SupervisedCases, SupervisedKit
+from damage_cases import DamageCases
+from fix_installation import requires
+from supervised_cases import SupervisedKit
 
 pytestmark = pytest.mark.root
 
 
-class TestRunc(SupervisedCases):
+class TestRunc(DamageCases):
     def tool(self) -> Runc:
         return Runc("runc")
 
@@ -95,3 +98,24 @@ class TestRuncWithIdsOfItsOwn(TestRunc):
     """The same sandboxes, each in a user namespace with a range of ids that no other has."""
 
     users = "private"
+
+
+class TestCrun(DamageCases):
+    """crun refuses hybrid hierarchies: there it gets a mount namespace without the unified one."""
+
+    @pytest.fixture(autouse=True)
+    def crun(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        requires("crun")
+        self.path = "crun"
+        if Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
+            script = tmp_path_factory.mktemp("crun") / "crun"
+            script.write_text(
+                "#!/bin/sh\n"
+                'exec unshare --mount sh -c \'umount /sys/fs/cgroup/unified; exec "$0" "$@"\' '
+                f'{shutil.which("crun")} "$@"\n'
+            )
+            script.chmod(0o755)
+            self.path = str(script)
+
+    def tool(self) -> Runc:
+        return Runc(self.path)

@@ -9,11 +9,13 @@ for a signal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
@@ -22,7 +24,6 @@ from aos.runtime.protocol import Stdio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from aos.runtime.spec import ProcessSpec
 
@@ -32,12 +33,10 @@ __all__ = [
     "connect",
     "connect_stdio",
     "decode_exit",
+    "kill_tree",
     "open_control",
     "read_exit_file",
 ]
-
-_CREATE_SECONDS = 60.0
-"""How long an OCI runtime may take to create a process before it counts as hung."""
 
 ATTACH, CONTROL, LOG, PIDFILE, EXIT = "attach", "ctl", "log", "pid", "exit"
 """What conmon makes in its bundle directory; `exit` is a directory with one file."""
@@ -113,13 +112,14 @@ class Conmon:
         for fd in ours[1:]:
             os.set_blocking(fd, False)
         started = cls(pid, *ours)
-        os.write(start, b"\n")
+        started.release()
         return started
 
-    async def created(self) -> int:
-        """The host pid of the process, once the runtime has created it. ToolFailed otherwise."""
+    async def created(self, seconds: float) -> int:
+        """The host pid of the process, once the runtime has created it. ToolFailed otherwise; Unavailable
+        (`tool-timeout`) after `seconds`."""
         try:
-            answer = await self._read(self._sync)
+            answer = await self._read(self._sync, seconds)
         finally:
             self.close()
         pid = answer.get("data", answer.get("pid", -1))
@@ -127,12 +127,13 @@ class Conmon:
             raise ToolFailed(str(answer.get("message") or "the runtime gave no reason"))
         return pid
 
-    async def attachable(self) -> None:
+    async def attachable(self, seconds: float) -> None:
         """An exec's socket is there; it does not run before `release`."""
-        await self._read(self._attach)
+        await self._read(self._attach, seconds)
 
     def release(self) -> None:
-        os.write(self._start, b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it has ended: what it did not say tells it
+            os.write(self._start, b"\n")
 
     def kill(self) -> None:
         """Give up; it is the caller's to clean up what it has made so far."""
@@ -149,10 +150,10 @@ class Conmon:
                 os.close(fd)
         self._start = self._sync = self._attach = -1
 
-    async def _read(self, fd: int) -> dict[str, object]:
+    async def _read(self, fd: int, seconds: float) -> dict[str, object]:
         line = b""
         while not line.endswith(b"\n"):
-            await wait_readable(fd, _CREATE_SECONDS, "conmon")
+            await wait_readable(fd, seconds, "the OCI runtime")
             piece = os.read(fd, 1 << 16)
             if not piece:
                 break
@@ -224,3 +225,26 @@ def decode_exit(status: int) -> tuple[int | None, int | None]:
     if 0 < number < signal.NSIG:
         return None, number
     return status & 0xFF, None
+
+
+def kill_tree(bundle: Path) -> None:
+    """SIGKILL to the conmons of a bundle, which their command lines name, and to what descends from them."""
+    for pid in _tree_of(os.fsencode(bundle)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _tree_of(bundle: bytes) -> list[int]:
+    parents: dict[int, int] = {}
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                parents[pid] = int((entry / "stat").read_bytes().rpartition(b") ")[2].split()[1])
+                argv = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"conmon" in argv[0] and argv[argv.index(b"-b") + 1] == bundle:
+                    found.append(pid)
+    for pid in found:  # grows meanwhile
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
