@@ -66,17 +66,19 @@ class Ends:
         # It goes on, to reap, when the exit file is there first.
         gone = self._after(_until_gone(record), f"conmon of {id}")
         try:
-            if read_exit_file(directory) is None:
+            written = read_exit_file(directory)
+            if written is None:
                 either: set[asyncio.Future[Any]] = {gone, written_now}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if read_exit_file(directory) is None:
+                written = read_exit_file(directory)
+            if written is None:
                 await gone  # only then is it known that nothing more will be written
+                written = read_exit_file(directory)
         finally:
             enrolling.cancel()
             written_now.cancel()
         if (status := read_status(directory)) is not None:
             return status
-        written = read_exit_file(directory)
         if written is None:
             # Nobody holds the streams and the exit code any more; what still runs cannot be accounted for.
             with contextlib.suppress(AosError):
