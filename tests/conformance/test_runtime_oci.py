@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +19,9 @@ from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
 from damage_cases import DamageCases
 from fix_installation import requires
-from supervised_cases import SupervisedKit
+
+if TYPE_CHECKING:
+    from supervised_cases import SupervisedKit
 
 pytestmark = pytest.mark.root
 
