@@ -94,16 +94,10 @@ class IsolatedCases(RuntimeConformance):
 
     @case
     async def test_processes_are_limited(self, kit: IsolatedKit) -> None:
-        script = "for i in $(seq 50); do sleep 5 & done 2>/dev/null; echo done; kill -9 -1"
+        script = "n=0; while [ $n -lt 50 ]; do sleep 5 & n=$((n+1)); echo $n; done"
         run = await self.run(kit.make(), replace(self.shell(kit, script), limits=Limits(pids=8)))
-        assert b"fork" in run.err or run.status.code != 0
-
-    @case
-    async def test_a_limit_below_what_is_used_is_refused(self, kit: IsolatedKit) -> None:
-        runtime = kit.make()
-        async with self.running(runtime, self.shell(kit, "exec sleep 1000")) as id:
-            await runtime.update(id, Limits(pids=5))
-            assert (await runtime.stats(id)).pids is not None
+        assert b"fork" in run.err
+        assert int(run.out.split()[-1]) <= 8
 
     @case
     async def test_another_user_has_no_capabilities(self, kit: IsolatedKit) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from aos.runtime.backends.gvisor import Runsc
+from damage_cases import DamageCases
 from fix_installation import requires
-from supervised_cases import SupervisedCases
 
 pytestmark = pytest.mark.root
 
 
-class TestRunsc(SupervisedCases):
+class TestRunsc(DamageCases):
     def tool(self) -> Runsc:
         requires("runsc")
         return Runsc()

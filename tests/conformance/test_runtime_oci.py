@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,12 +17,16 @@ from aos.runtime.backends.oci import Runc
 from aos.runtime.spec import Confinement, NetworkSpec
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
-from supervised_cases import SupervisedCases, SupervisedKit
+from damage_cases import DamageCases
+from fix_installation import requires
+
+if TYPE_CHECKING:
+    from supervised_cases import SupervisedKit
 
 pytestmark = pytest.mark.root
 
 
-class TestRunc(SupervisedCases):
+class TestRunc(DamageCases):
     def tool(self) -> Runc:
         return Runc("runc")
 
@@ -93,3 +99,24 @@ class TestRuncWithIdsOfItsOwn(TestRunc):
     """The same sandboxes, each in a user namespace with a range of ids that no other has."""
 
     users = "private"
+
+
+class TestCrun(DamageCases):
+    """crun refuses hybrid hierarchies: there it gets a mount namespace without the unified one."""
+
+    @pytest.fixture(autouse=True)
+    def crun(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        requires("crun")
+        self.path = "crun"
+        if Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
+            script = tmp_path_factory.mktemp("crun") / "crun"
+            script.write_text(
+                "#!/bin/sh\n"
+                'exec unshare --mount sh -c \'umount /sys/fs/cgroup/unified; exec "$0" "$@"\' '
+                f'{shutil.which("crun")} "$@"\n'
+            )
+            script.chmod(0o755)
+            self.path = str(script)
+
+    def tool(self) -> Runc:
+        return Runc(self.path)

@@ -195,6 +195,10 @@ class CgroupV1:
     def create(self, group: str, limits: Limits) -> None:
         for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
             _make(f"{path}/{group}/monitor")
+        for path in self._all:
+            # Also where nothing is limited: the OCI runtime makes its group there, and no other sandbox's end may
+            # take away the parent under its hands.
+            _make(f"{path}/{group}")
         self.limit(group, limits)
 
     def limit(self, group: str, limits: Limits) -> None:

@@ -45,7 +45,8 @@ class RuntimeInfo:
     name: str
     version: str
     capabilities: frozenset[str]
-    """Among: attach, exec, prepare (an exec before the entrypoint runs), copy (`root`), top (`processes`), logs, limits, pause, update, checkpoint, restore, terminal, stats."""
+    """Among: attach, exec, prepare (an exec before the entrypoint runs), copy (`root`), top (`processes`), logs, limits,
+    pause, update, update-pids (of a sandbox that runs), checkpoint, restore, terminal, stats."""
     detail: Mapping[str, str]
     """For people: paths and versions of the tools behind it, and its limits."""
     isolation: Isolation = "namespaces"

@@ -518,7 +518,13 @@ class RuntimeConformance:
     async def test_update_and_stats(self, kit: Kit) -> None:
         runtime = kit.make()
         async with self.running(runtime, self.spec(kit, "sleep")) as id:
-            await runtime.update(id, Limits(memory=64 << 20, cpus=0.5, pids=32))
+            await runtime.update(id, Limits(memory=64 << 20, cpus=0.5))
+            if "update-pids" in (await runtime.info()).capabilities:
+                await runtime.update(id, Limits(pids=32))
+            else:
+                with pytest.raises(NotImplemented) as refused:
+                    await runtime.update(id, Limits(pids=32))
+                assert refused.value.code == "capability-missing" and refused.value.hint
             usage = await runtime.stats(id)
             assert usage.cpu_seconds is not None
             assert usage.memory_peak_bytes is not None

@@ -159,8 +159,9 @@ class MemoryRuntime:
             "terminal",
             "top",
             "update",
+            "update-pids",
         }
-        return RuntimeInfo("memory", "1", frozenset(capabilities), {"isolation": "none"})
+        return RuntimeInfo("memory", "1", frozenset(capabilities), {}, "none")
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
         self._fault("create")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from aos.runtime.backends.containerd.layers import LABEL_INSTALLATION
 from aos.runtime.backends.containerd.mounts import directories, mount_layers, unmount_below
 from aos.runtime.backends.containerd.record import CONFIG, Record
 from aos.runtime.backends.containerd.streams import Streams, hold
-from aos.runtime.backends.supervised.checks import check_spec, check_targets
+from aos.runtime.backends.supervised.checks import check_spec, resolved_mounts
 from aos.runtime.backends.supervised.conmon import LOG
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure
@@ -66,7 +67,8 @@ class Making:
         tree = LayerTree([])
         try:
             rootfs, tree = await self._root(id, spec)
-            check_command(spec.process, tree, check_targets(spec, tree))
+            spec = replace(spec, mounts=resolved_mounts(spec, tree))
+            check_command(spec.process, tree, [mount.target.strip("/") for mount in spec.mounts])
             config = await self._configure(id, directory, spec, tree)
             await self._record_container(id, config)
             pid = await self._create_task(id, directory, spec, rootfs, tree)

@@ -104,7 +104,10 @@ class Runsc:
 
     def facts(self) -> Mapping[str, str]:
         return {
-            "isolation": "a kernel of its own (systrap); the host's seccomp profile does not apply inside"
+            "platform": "systrap",
+            "limits": "its own kernel takes 20 MB and more of a memory limit; the limit of processes holds for each user, "
+            "and from the start on; no seccomp profile inside; a checkpoint breaks connections to host sockets; no network "
+            "shared with another agent",
         }
 
     def waiting(self, host: Host, id: SandboxId, pid: int) -> bool:
@@ -129,9 +132,6 @@ class Runsc:
             await host.kill_payload(id)  # what is paused inside does not die of a signal inside
             return
         await host.call(id, "kill", *(["--all"] if everyone else []), after=(str(signum.value),))
-
-    async def update(self, host: Host, id: SandboxId, limits: Limits) -> None:
-        """The number of processes."""
 
     def forget(self, host: Host, id: SandboxId) -> None:
         for name in (f"{_state(id)}.state", f"{_state(id)}.lock", f"runsc-{id}.sock"):

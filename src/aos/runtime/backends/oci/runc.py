@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aos.errors import AosError
-from aos.runtime.backends.supervised.host import TOOL_SECONDS, find_program
+from aos.runtime.backends.supervised.host import find_program
 from aos.runtime.backends.supervised.launch import ToolFailed, wait_readable
 from aos.runtime.backends.supervised.record import process_has_executed
 
@@ -36,7 +36,7 @@ class Runc:
     capabilities = frozenset(
         {
             *("attach", "copy", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal", "top"),
-            "update",
+            *("update", "update-pids"),
         }
     )
     isolation: Isolation = "namespaces"
@@ -87,7 +87,7 @@ class Runc:
         fifo = _fifo(host, id)
         descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            written = asyncio.create_task(wait_readable(descriptor, TOOL_SECONDS, "runc init"))
+            written = asyncio.create_task(wait_readable(descriptor, host.config.tool_seconds, "runc init"))
             try:
                 await asyncio.wait({written, ended}, return_when=asyncio.FIRST_COMPLETED)
                 if written.done():
@@ -103,15 +103,12 @@ class Runc:
             os.close(descriptor)
 
     async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None:
-        init = host.pid(id)
+        init = host.init(id)
         for pid in host.cgroups.pids(host.group(id)) if everyone else [init] if init is not None else []:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
         if signum == signal.SIGKILL and self.paused(host, id):
             await host.call(id, "resume")  # what is frozen does not die
-
-    async def update(self, host: Host, id: SandboxId, limits: Limits) -> None:
-        """The cgroup holds them all."""
 
     def forget(self, host: Host, id: SandboxId) -> None:
         shutil.rmtree(host.states / id, ignore_errors=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from aos import errors
 from aos.content.tree import LayerTree
+from aos.errors import NotFound
 from aos.ids import SandboxId
 from aos.runtime.backends.supervised.conmon import LOG, connect_stdio
 from aos.runtime.backends.supervised.ending import Ends
@@ -42,6 +43,17 @@ if TYPE_CHECKING:
     from aos.runtime.state import ExitStatus, ProcessInfo, Usage
 
 __all__ = ["SupervisedRuntime"]
+
+
+_RESTARTS = "run the agent with `--runtime gvisor`; without it an agent restarts from its entrypoint"
+_LACKED = {
+    "checkpoint": ("checkpoint processes", _RESTARTS),
+    "restore": ("restore processes", _RESTARTS),
+    "update-pids": (
+        "change the limit of processes while they run",
+        "start the agent again with the new limit, or with `--runtime oci`",
+    ),
+}
 
 
 class SupervisedRuntime:
@@ -111,11 +123,12 @@ class SupervisedRuntime:
         state = self._host.state(id)
         if not state.can_update():
             raise wrong_state(id, state, "update")
+        if limits.pids is not None:
+            self._needs("update-pids")
         try:
             self._host.cgroups.limit(self._host.group(id), self._host.tool.group_limits(limits))
         except OSError as error:
             raise refused_limits(error, id) from error
-        await self._host.tool.update(self._host, id, limits)
 
     async def attach(self, id: SandboxId) -> Stdio:
         directory = self._host.directory(id)
@@ -179,16 +192,19 @@ class SupervisedRuntime:
         found = []
         with contextlib.suppress(FileNotFoundError):
             for directory in sorted(self._host.sandboxes.iterdir()):
-                id = SandboxId(directory.name)
                 if directory.name.startswith("."):
                     await asyncio.to_thread(remove_tree, directory)  # a deletion that was interrupted
                     continue
-                state = self._host.state(id)
-                status = read_status(directory)
-                if state is SandboxState.STOPPED and status is None:
-                    status = await self._ends.wait(id)
-                found.append(Sandbox(id, state, None if status else self._host.pid(id), status))
+                with contextlib.suppress(NotFound):  # somebody deletes it just now
+                    found.append(await self._look(SandboxId(directory.name)))
         return found
+
+    async def _look(self, id: SandboxId) -> Sandbox:
+        state = self._host.state(id)
+        status = read_status(self._host.sandboxes / id)
+        if state is SandboxState.STOPPED and status is None:
+            status = await self._ends.wait(id)
+        return Sandbox(id, state, None if status else self._host.pid(id), status)
 
     async def _change(self, id: SandboxId, verb: str, allowed: Callable[[SandboxState], bool]) -> None:
         state = self._host.state(id)
@@ -201,10 +217,11 @@ class SupervisedRuntime:
     def _needs(self, capability: str) -> None:
         tool = self._host.tool
         if capability not in tool.capabilities:
+            what, instead = _LACKED[capability]
             raise errors.NotImplemented(
-                f"the {tool.backend} backend cannot {capability} processes",
+                f"the {tool.backend} backend cannot {what}",
                 code="capability-missing",
-                hint="run the agent with `--runtime gvisor`; without it an agent restarts from its entrypoint",
+                hint=instead,
                 backend=tool.backend,
                 capability=capability,
             )

@@ -3,6 +3,7 @@ to say; and what it would let pass, to the harm of isolation."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aos.content.tree import resolve
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.content.tree import Tree
-    from aos.runtime.spec import AgentSpec
+    from aos.runtime.spec import AgentSpec, Mount
 
-__all__ = ["bad_image", "check_image", "check_spec", "check_targets"]
+__all__ = ["bad_image", "check_image", "check_spec", "resolved_mounts"]
 
 _RESERVED = ("proc", "sys")
 """The sandbox's own view of itself: what is mounted there, or below, could lie to it or to a runtime."""
@@ -54,9 +55,10 @@ def check_spec(spec: AgentSpec) -> None:
             )
 
 
-def check_targets(spec: AgentSpec, tree: Tree) -> list[str]:
-    """Where mounts go, with the links of the root file system followed: `mount-target-reserved`."""
-    places = []
+def resolved_mounts(spec: AgentSpec, tree: Tree) -> tuple[Mount, ...]:
+    """The mounts, with links in their targets followed inside the root file system, so that no runtime follows them in
+    its own way; InvalidArgument `mount-target-reserved`."""
+    mounts = []
     for mount in spec.mounts:
         try:
             place = resolve(tree, mount.target, follow_last=True)
@@ -73,8 +75,8 @@ def check_targets(spec: AgentSpec, tree: Tree) -> list[str]:
                 hint="mount it elsewhere; /dev/shm and single files below /dev are free to use",
                 target=mount.target,
             )
-        places.append(place)
-    return places
+        mounts.append(replace(mount, target=f"/{place}"))
+    return tuple(mounts)
 
 
 def check_image(image: Path) -> None:

@@ -9,11 +9,14 @@ for a signal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
@@ -22,7 +25,6 @@ from aos.runtime.protocol import Stdio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from aos.runtime.spec import ProcessSpec
 
@@ -32,15 +34,15 @@ __all__ = [
     "connect",
     "connect_stdio",
     "decode_exit",
+    "kill_tree",
     "open_control",
     "read_exit_file",
 ]
 
-_CREATE_SECONDS = 60.0
-"""How long an OCI runtime may take to create a process before it counts as hung."""
-
 ATTACH, CONTROL, LOG, PIDFILE, EXIT = "attach", "ctl", "log", "pid", "exit"
-"""What conmon makes in its bundle directory; `exit` is a directory with one file."""
+"""What conmon makes in its bundle directory; `exit` is a directory."""
+_TEMPORARY = re.compile(r"\.[0-9A-Za-z]{6}$")
+"""g_file_set_contents(3) of GLib."""
 
 
 @dataclass(slots=True)
@@ -113,13 +115,14 @@ class Conmon:
         for fd in ours[1:]:
             os.set_blocking(fd, False)
         started = cls(pid, *ours)
-        os.write(start, b"\n")
+        started.release()
         return started
 
-    async def created(self) -> int:
-        """The host pid of the process, once the runtime has created it. ToolFailed otherwise."""
+    async def created(self, seconds: float) -> int:
+        """The host pid of the process, once the runtime has created it. ToolFailed otherwise; Unavailable
+        (`tool-timeout`) after `seconds`."""
         try:
-            answer = await self._read(self._sync)
+            answer = await self._read(self._sync, seconds)
         finally:
             self.close()
         pid = answer.get("data", answer.get("pid", -1))
@@ -127,12 +130,13 @@ class Conmon:
             raise ToolFailed(str(answer.get("message") or "the runtime gave no reason"))
         return pid
 
-    async def attachable(self) -> None:
+    async def attachable(self, seconds: float) -> None:
         """An exec's socket is there; it does not run before `release`."""
-        await self._read(self._attach)
+        await self._read(self._attach, seconds)
 
     def release(self) -> None:
-        os.write(self._start, b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it has ended: what it did not say tells it
+            os.write(self._start, b"\n")
 
     def kill(self) -> None:
         """Give up; it is the caller's to clean up what it has made so far."""
@@ -149,10 +153,10 @@ class Conmon:
                 os.close(fd)
         self._start = self._sync = self._attach = -1
 
-    async def _read(self, fd: int) -> dict[str, object]:
+    async def _read(self, fd: int, seconds: float) -> dict[str, object]:
         line = b""
         while not line.endswith(b"\n"):
-            await wait_readable(fd, _CREATE_SECONDS, "conmon")
+            await wait_readable(fd, seconds, "the OCI runtime")
             piece = os.read(fd, 1 << 16)
             if not piece:
                 break
@@ -204,17 +208,26 @@ def connect_stdio(bundle: Path, terminal: bool) -> Stdio:
 
 
 def read_exit_file(bundle: Path) -> tuple[int, float] | None:
-    """(what conmon wrote, when), or None when it did not get to write."""
+    """(what conmon wrote, when), or None when it has not written (yet).
+
+    It writes two files, `exit` (--persist-dir) and one with the container's id (--exit-dir), each under a temporary name
+    with six letters behind a dot first. What a directory lists may so be gone when it is opened, and is then there
+    under its name: those names alone count."""
+    directory = f"{bundle}/{EXIT}"
+    found = _read_number(f"{directory}/exit")
+    if found is None:
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if not _TEMPORARY.search(entry.name)]
+            found = next(filter(None, (_read_number(f"{directory}/{name}") for name in names)), None)
+    return found
+
+
+def _read_number(path: str) -> tuple[int, float] | None:
     try:
-        with os.scandir(bundle / EXIT) as entries:
-            for entry in entries:
-                with open(entry.path, encoding="ascii") as file:  # noqa: PTH123 - on the start path
-                    text = file.read().strip()
-                if text.lstrip("-").isdecimal():
-                    return int(text), entry.stat().st_mtime
-    except OSError:
-        pass
-    return None
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 - on the start path
+            return int(file.read()), os.fstat(file.fileno()).st_mtime
+    except (OSError, ValueError):
+        return None
 
 
 def decode_exit(status: int) -> tuple[int | None, int | None]:
@@ -224,3 +237,26 @@ def decode_exit(status: int) -> tuple[int | None, int | None]:
     if 0 < number < signal.NSIG:
         return None, number
     return status & 0xFF, None
+
+
+def kill_tree(bundle: Path) -> None:
+    """SIGKILL to the conmons of a bundle, which their command lines name, and to what descends from them."""
+    for pid in _tree_of(os.fsencode(bundle)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _tree_of(bundle: bytes) -> list[int]:
+    parents: dict[int, int] = {}
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                parents[pid] = int((entry / "stat").read_bytes().rpartition(b") ")[2].split()[1])
+                argv = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"conmon" in argv[0] and argv[argv.index(b"-b") + 1] == bundle:
+                    found.append(pid)
+    for pid in found:  # grows meanwhile
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aos.errors import AosError
 from aos.runtime.backends.supervised.conmon import EXIT, decode_exit, read_exit_file
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ends"]
 
+_T = TypeVar("_T")
+
 _ENROLL_SECONDS = 0.2
 """How long after its creation conmon joins its sandbox's cgroup. Moving a process waits for a grace period of the
 kernel in each hierarchy, 12 ms in all on version 1, and holds up every fork meanwhile: not on the start path."""
@@ -38,7 +40,7 @@ class Ends:
         self._host = host
         self._ends: dict[SandboxId, asyncio.Task[ExitStatus]] = {}
         self._exit_files = ExitFiles()
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Task[Any]] = set()
 
     async def wait(self, id: SandboxId) -> ExitStatus:
         directory = self._host.directory(id)
@@ -64,16 +66,19 @@ class Ends:
         # It goes on, to reap, when the exit file is there first.
         gone = self._after(_until_gone(record), f"conmon of {id}")
         try:
-            if read_exit_file(directory) is None:
-                await asyncio.wait({gone, written_now}, return_when=asyncio.FIRST_COMPLETED)
-            if read_exit_file(directory) is None:
+            written = read_exit_file(directory)
+            if written is None:
+                either: set[asyncio.Future[Any]] = {gone, written_now}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                written = read_exit_file(directory)
+            if written is None:
                 await gone  # only then is it known that nothing more will be written
+                written = read_exit_file(directory)
         finally:
             enrolling.cancel()
             written_now.cancel()
         if (status := read_status(directory)) is not None:
             return status
-        written = read_exit_file(directory)
         if written is None:
             # Nobody holds the streams and the exit code any more; what still runs cannot be accounted for.
             with contextlib.suppress(AosError):
@@ -82,7 +87,7 @@ class Ends:
                 "lost",
                 finished_at=time.time(),
                 usage=self._host.cgroups.usage(group),
-                detail="conmon, which held its exit code, was killed",
+                detail=f"conmon, which held its exit code, {_how(gone.result())}",
             )
         else:
             code, signum = decode_exit(written[0])
@@ -112,7 +117,7 @@ class Ends:
         with contextlib.suppress(AosError):
             await release(self._host, id)
 
-    def _after(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _after(self, work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
         task = asyncio.create_task(work, name=name)
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
@@ -122,15 +127,23 @@ class Ends:
         self._ends.pop(id, None)
 
 
-async def _until_gone(record: Record) -> None:
+async def _until_gone(record: Record) -> int | None:
+    """Wait for conmon's end; its wait status, where this process is the one that started it."""
     try:
         pidfd = os.pidfd_open(record.conmon)
     except ProcessLookupError:
-        reap(record.conmon)
-        return
+        return reap(record.conmon)
     try:
         if record.conmon_lives():
             await wait_readable(pidfd, None, "conmon")
     finally:
         os.close(pidfd)
-    reap(record.conmon)
+    return reap(record.conmon)
+
+
+def _how(status: int | None) -> str:
+    """How conmon ended without a word. Whoever started it may be gone, and then nobody knows."""
+    if status is None:
+        return "was killed"
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by signal {-code}" if code < 0 else f"ended by itself with code {code}"

@@ -14,12 +14,13 @@ import msgspec
 
 from aos import errors
 from aos.content.tree import LayerTree
-from aos.errors import NotFound
+from aos.errors import NotFound, Unavailable
 from aos.runtime.backends.supervised.conmon import (
     PIDFILE,
     Conmon,
     connect_stdio,
     decode_exit,
+    kill_tree,
     read_exit_file,
 )
 from aos.runtime.backends.supervised.failures import failure
@@ -101,9 +102,10 @@ class Execs:
             remove_tree(bundle)
             raise
         try:
-            await conmon.attachable()
+            await conmon.attachable(self._host.config.create_seconds)
             stdio = connect_stdio(bundle, process.terminal) if attach else None
         except BaseException as error:
+            kill_tree(bundle)
             conmon.kill()
             remove_tree(bundle)
             if isinstance(error, ToolFailed):
@@ -121,11 +123,14 @@ class Execs:
         try:
             conmon.release()
             try:
-                await conmon.created()
+                await conmon.created(self._host.config.create_seconds)
             except ToolFailed as error:
                 record = Record.read(self._host.sandboxes / id)
                 tree = record.tree() if record else LayerTree([])
                 raise failure(str(error), process.args[0], tree) from error
+            except Unavailable:
+                kill_tree(bundle)  # the runtime hangs
+                raise
             await self._ended(id, pidfd)
             written = read_exit_file(bundle)
             if written is None:

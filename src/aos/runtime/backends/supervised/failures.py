@@ -11,8 +11,9 @@ from aos.runtime.backends.supervised.entrypoint import not_executable, not_found
 if TYPE_CHECKING:
     from aos.content.tree import Tree
     from aos.ids import SandboxId
+    from aos.runtime.spec import Limits
 
-__all__ = ["failure", "refused_limits"]
+__all__ = ["failure", "refused_limits", "too_little_memory"]
 
 # runc: libcontainer ("executable file not found in $PATH", "no such file or directory", "permission denied",
 # "is a directory", "exec format error"); crun: src/libcrun/linux.c ("executable file `x` not found in $PATH").
@@ -55,4 +56,12 @@ def refused_limits(error: OSError, id: SandboxId) -> AosError:
         code="limit-refused",
         hint="a memory limit cannot be below what is in use, and no limit far beyond what the host has",
         sandbox=id,
+    )
+
+
+def too_little_memory(limits: Limits) -> AosError:
+    return InvalidArgument(
+        f"the limit of {limits.memory} bytes of memory is too low to start anything",
+        code="limit-refused",
+        hint="runc needs some 10 MB for a moment, gVisor 20 MB and more all the time",
     )

@@ -18,7 +18,7 @@ from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.conmon import PIDFILE
 from aos.runtime.backends.supervised.launch import run_tool, tool_environment
 from aos.runtime.backends.supervised.no_cgroups import NoCgroups
-from aos.runtime.backends.supervised.record import Record, process_start, read_status
+from aos.runtime.backends.supervised.record import Record, parent, process_start, read_status
 from aos.runtime.cdi import CDI_DIRECTORIES, Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups, kill_all
 from aos.runtime.id_ranges import IdRanges
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from aos.runtime.network.protocol import Network
     from aos.runtime.spec import Confinement
 
-__all__ = ["TOOL_SECONDS", "Host", "SupervisedConfig", "find_program", "wrong_state"]
-
-TOOL_SECONDS = 30.0
-"""How long a call of the OCI runtime may take before it counts as hung."""
+__all__ = ["Host", "SupervisedConfig", "find_program", "wrong_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +56,10 @@ class SupervisedConfig:
     """Where the host describes its devices."""
     ids: str = ""
     """The range that sandboxes' own user ids are from (aos.runtime.id_ranges)."""
+    create_seconds: float = 60.0
+    """How long the runtime may take to create a process before it counts as hung."""
+    tool_seconds: float = 30.0
+    """How long any other call of it may take."""
 
 
 class Host:
@@ -154,6 +155,11 @@ class Host:
             return None
         return pid if process_start(pid) is not None else None
 
+    def init(self, id: SandboxId) -> int | None:
+        """As `pid`, and to be signalled: only while it is conmon's child, for the kernel gives numbers again."""
+        pid, record = self.pid(id), Record.read(self.sandboxes / id)
+        return pid if pid is not None and record is not None and parent(pid) == record.conmon else None
+
     def directory(self, id: SandboxId) -> Path:
         directory = self.sandboxes / id
         if not directory.is_dir():
@@ -176,10 +182,10 @@ class Host:
         record = Record.read(self.sandboxes / id)
         runtime, options = (record.runtime, record.options) if record else (self.tools()[0], ())
         argv = [runtime, "--root", str(self.states), *options, verb, *arguments, id, *after]
-        return await run_tool(argv, tool_environment(), seconds=TOOL_SECONDS)
+        return await run_tool(argv, tool_environment(), seconds=self.config.tool_seconds)
 
     async def kill_payload(self, id: SandboxId) -> None:
-        group, pid, record = self.group(id), self.pid(id), Record.read(self.sandboxes / id)
+        group, pid, record = self.group(id), self.init(id), Record.read(self.sandboxes / id)
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # the init of a pid namespace takes all with it

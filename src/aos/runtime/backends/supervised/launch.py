@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -87,7 +88,12 @@ def _spawn(argv: list[str], env: Mapping[str, str], fds: Sequence[int]) -> int:
             os.close(fd)
 
 
-def _not_started(program: str, error: OSError) -> AosError:
+def _not_started(program: str, error: OSError) -> Exception:
+    if error.errno in (
+        errno.E2BIG,
+        errno.ENOMEM,
+    ):  # how execve(2) puts that a group has no room for the first pages
+        return ToolFailed(f"OOM: {program} cannot be started: {error.strerror}")
     return FailedPrecondition(
         f"{program} cannot be started: {error.strerror}",
         code="runtime-missing",

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import functools
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,12 @@ from aos.content.tree import LayerTree, resolve
 from aos.errors import AlreadyExists, NotFound
 from aos.ids import SandboxId
 from aos.rootless.user import in_user_namespace
-from aos.runtime.backends.supervised.checks import bad_image, check_image, check_spec, check_targets
+from aos.runtime.backends.supervised.checks import bad_image, check_image, check_spec, resolved_mounts
 from aos.runtime.backends.supervised.conmon import LOG, Conmon
 from aos.runtime.backends.supervised.connecting import Connecting, connecting
 from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
-from aos.runtime.backends.supervised.failures import failure, refused_limits
+from aos.runtime.backends.supervised.failures import failure, refused_limits, too_little_memory
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed
 from aos.runtime.backends.supervised.mounts import STAGE, Bind, MemoryFile, Mounts, Overlay
@@ -68,7 +69,8 @@ class Making:
         spec = devices.on(spec)
         layers = await self._lowers(spec.rootfs.layers)
         tree = LayerTree([*layers, *filter(None, (spec.rootfs.upper,))])
-        check_command(spec.process, tree, check_targets(spec, tree))
+        spec = replace(spec, mounts=resolved_mounts(spec, tree))
+        check_command(spec.process, tree, [mount.target.strip("/") for mount in spec.mounts])
         trees = {
             mount.target: await self._lowers(mount.layers) for mount in spec.mounts if mount.kind == "layers"
         }
@@ -123,12 +125,18 @@ class Making:
             )
             record.write(directory)
             network.begin()
-            pid = await conmon.created()
+            pid = await conmon.created(self._host.config.create_seconds)
             await network.finish()
         except BaseException as error:
+            # runc and crun take their group along, and the count with it, but say the word.
+            starved = isinstance(error, ToolFailed) and (
+                "OOM" in str(error) or self._host.cgroups.oom_kills(group) > 0
+            )
             if network is not None:
                 await network.give_up()
             await self._removal.give_up(id, conmon)
+            if starved:
+                raise too_little_memory(spec.limits) from error
             if isinstance(error, ToolFailed):
                 raise failure(str(error), spec.process.args[0], LayerTree(layers)) from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

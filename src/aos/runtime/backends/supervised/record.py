@@ -20,7 +20,15 @@ from typing import Any
 from aos.content.tree import LayerTree
 from aos.runtime.state import ExitStatus, Usage
 
-__all__ = ["Record", "process_has_executed", "process_start", "read_status", "remove_tree", "write_status"]
+__all__ = [
+    "Record",
+    "parent",
+    "process_has_executed",
+    "process_start",
+    "read_status",
+    "remove_tree",
+    "write_status",
+]
 
 _RECORD, _STATUS = "sandbox.json", "status.json"
 _PF_FORKNOEXEC = 0x40
@@ -70,6 +78,12 @@ def process_start(pid: int) -> str | None:
     """When the process started (field 22 of proc_pid_stat(5)); None when it is gone, or a zombie."""
     fields = _process_fields(pid)
     return None if fields is None else fields[19].decode()
+
+
+def parent(pid: int) -> int | None:
+    """The pid of its parent (field 4); None when it is gone, or a zombie."""
+    fields = _process_fields(pid)
+    return None if fields is None else int(fields[1])
 
 
 def process_has_executed(pid: int) -> bool:

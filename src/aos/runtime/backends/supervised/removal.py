@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, Internal
+from aos.runtime.backends.supervised.conmon import kill_tree
 from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.record import Record, remove_tree
@@ -84,16 +82,11 @@ class Removal:
             await self.delete(id, force=True)
 
     async def _end_half_made(self, id: SandboxId) -> None:
-        """No record: a conmon may run that nobody knows. Its command line names the directory."""
-        directory = os.fsencode(self._host.sandboxes / id)
-        for entry in Path("/proc").iterdir():  # noqa: ASYNC240 - memory, not a disk
-            if entry.name.isdecimal():
-                with contextlib.suppress(OSError, ValueError):
-                    argv = (entry / "cmdline").read_bytes().split(b"\0")
-                    if b"conmon" in argv[0] and argv[argv.index(b"-b") + 1] == directory:
-                        os.kill(int(entry.name), signal.SIGKILL)
+        """No record, or no process yet: a conmon may run that nobody knows, and under it a runtime that hangs."""
+        kill_tree(self._host.sandboxes / id)
         await self._host.kill_payload(id)
-        await self._host.call(id, "delete", "--force")
+        with contextlib.suppress(AosError):  # what hung before may hang again, or be gone
+            await self._host.call(id, "delete", "--force")
 
     async def _remove_group(self, id: SandboxId) -> None:
         """A group stays busy for a moment after its last process has ended."""

@@ -55,7 +55,7 @@ class Tool(Protocol):
         ...
 
     def group_limits(self, limits: Limits) -> Limits:
-        """What of the limits is the cgroup's to hold."""
+        """What of the limits is the cgroup's to hold; `configure` has seen to the rest."""
         ...
 
     def facts(self) -> Mapping[str, str]:
@@ -73,10 +73,6 @@ class Tool(Protocol):
         ...
 
     async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None: ...
-
-    async def update(self, host: Host, id: SandboxId, limits: Limits) -> None:
-        """Change the limits that are not the cgroup's."""
-        ...
 
     def forget(self, host: Host, id: SandboxId) -> None:
         """Remove what it keeps of a sandbox whose processes have ended."""
