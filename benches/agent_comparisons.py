@@ -13,7 +13,7 @@ from benches.outcome import Outcome
 if TYPE_CHECKING:
     from benches.outcome import Contenders
 
-__all__ = ["commands", "exec_true", "first_use", "memory", "run_true"]
+__all__ = ["commands", "exec_true", "first_use", "memory", "run_true", "run_with_network"]
 
 
 def run_true(contenders: Contenders, rounds: int) -> Outcome:
@@ -34,6 +34,26 @@ def run_true(contenders: Contenders, rounds: int) -> Outcome:
     outcome = Outcome(series=series)
     for theirs, asked in zip(series[1:], (0.45, 0.6, 1.7), strict=True):
         outcome.at_most_ratio("aos run true", series[0], theirs, asked)
+    return outcome
+
+
+def run_with_network(contenders: Contenders, rounds: int) -> Outcome:
+    """`aos run` of true with a bridge, beside the same without a network, and podman with its bridge."""
+    ours = contenders.ours
+
+    def argv(mode: str) -> tuple[str, ...]:
+        return ours.argv("run", "--rm", "--network", mode, "--entrypoint", "/bin/true", "busybox:1")
+
+    series = interleave(
+        [
+            Command("aos run, bridge", argv("bridge"), ours.environ),
+            Command("aos run, none", argv("none"), ours.environ),
+            Command("podman run, bridge", contenders.podman.run("/bin/true", network="podman")),
+        ],
+        rounds,
+    )
+    outcome = Outcome(series=series)
+    outcome.at_most_ratio("aos run true with a bridge", series[0], series[2], 0.2)
     return outcome
 
 

@@ -16,6 +16,7 @@ __all__ = ["COMPARISONS"]
 
 COMPARISONS: dict[str, Callable[[Contenders, int], Outcome]] = {
     "run": agents.run_true,
+    "network": agents.run_with_network,
     "exec": agents.exec_true,
     "commands": agents.commands,
     "first-use": agents.first_use,

@@ -77,12 +77,12 @@ class Podman:
     # Hosts without CAP_SYS_RESOURCE refuse podman's own limits.
     _LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 
-    def run(self, *args: str) -> tuple[str, ...]:
+    def run(self, *args: str, network: str = "none") -> tuple[str, ...]:
         return (
             *self._base,
             "run",
             "--rm",
-            "--network=none",
+            f"--network={network}",
             *self._LIMITS,
             "--rootfs",
             str(self.rootfs),

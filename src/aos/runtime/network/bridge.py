@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["BridgeConfig", "BridgeFacts", "BridgeNetwork"]
 
 _CLONE_NEWNET = 0x40000000
-_GONE = (errno.ENOENT, errno.ENODEV)
+_GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP)
+"""What the kernel says when the table is gone, or the bridge, or when its index is another link's now."""
 _T = TypeVar("_T")
 
 
@@ -85,6 +86,8 @@ class BridgeNetwork:
         self._leases = Leases(config.directory)
         self._asked = parse_pool(config.pool) if config.pool else None
         self._pool: IPv4Network | None = None
+        self._bridge = 0
+        """Its index."""
         self._sockets: tuple[Netlink, Netlink] | None = None
         self._on_use: Callable[[], None] | None = on_use
 
@@ -131,12 +134,11 @@ class BridgeNetwork:
         lease = Lease.read(directory)
         if lease is None:
             raise FailedPrecondition(f"{directory} holds no lease of an address", code="network-failed")
-        bridge = self._config.installation
         with self._changing(f"connect {directory.name} to the network"):
             pool = self._ready()
 
             def link() -> None:
-                links.make_veth(self._route, bridge, lease.link, lease.address, inside.namespace)
+                links.make_veth(self._route, self._bridge, lease.link, lease.address, inside.namespace)
 
             self._or_settled(link)
             self._or_settled(lambda: self._commit(self._table(pool).add(lease.guarded(directory.name))))
@@ -245,7 +247,8 @@ class BridgeNetwork:
             return
         if _get("ipv4/ip_forward") == "0":
             _set("ipv4/ip_forward", "1")
-        if links.make_bridge(self._route, bridge, gateway_of(pool), pool):
+        self._bridge, made = links.make_bridge(self._route, bridge, gateway_of(pool), pool)
+        if made:
             _set(f"ipv6/conf/{bridge}/disable_ipv6", "1")
             _set(f"ipv4/conf/{bridge}/route_localnet", "1")  # from the host's loopback to published ports
             for _, lease in live:

@@ -2,7 +2,8 @@
 
 <sandbox>/network.json                      Lease; written before anything is made
 AOS_STATE/network/addresses/10.99.0.7       a link to the sandbox's directory: it has this address
-AOS_STATE/network/{lock,pool,last}          who changes any of it; the pool; the address given out last
+AOS_STATE/network/lock                      who changes any of it; holds the address that was given out last
+AOS_STATE/network/pool                      the pool
 
 A lease ends with its sandbox: when that has a status.json, or is gone. So nothing needs to be cleaned after a
 crash before it can be used again.
@@ -58,7 +59,8 @@ class Lease:
             "up": self.bandwidth.up,
             "down": self.bandwidth.down,
         }
-        _replace(directory / LEASE, json.dumps(raw))
+        # Nobody reads it before there is a link to the directory.
+        (directory / LEASE).write_text(json.dumps(raw))
 
     @classmethod
     def read(cls, directory: Path) -> Lease | None:
@@ -82,6 +84,7 @@ class Leases:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._addresses = directory / "addresses"
+        self._lock = -1
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -90,6 +93,7 @@ class Leases:
         descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._lock = descriptor
             yield
         finally:
             os.close(descriptor)
@@ -101,12 +105,16 @@ class Leases:
             return None
 
     def set_pool(self, pool: IPv4Network) -> None:
-        _replace(self._directory / "pool", str(pool))
+        path = self._directory / "pool"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(str(pool))
+        temporary.replace(path)
 
     def last(self) -> IPv4Address | None:
+        """The address that was given out last."""
         try:
-            return IPv4Address((self._directory / "last").read_text())
-        except (OSError, ValueError):
+            return IPv4Address(os.pread(self._lock, 4, 0))
+        except ValueError:
             return None
 
     def addresses(self) -> set[IPv4Address]:
@@ -115,7 +123,7 @@ class Leases:
     def take(self, lease: Lease, directory: Path) -> None:
         lease.write(directory)
         (self._addresses / str(lease.address)).symlink_to(directory)
-        _replace(self._directory / "last", str(lease.address))
+        os.pwrite(self._lock, lease.address.packed, 0)
 
     def give_back(self, address: IPv4Address, directory: Path | None = None) -> bool:
         """False when it was not this directory's."""
@@ -135,10 +143,3 @@ class Leases:
             ended = (directory / _ENDED).exists()
             lease = None if ended else Lease.read(directory)
             yield address, directory, lease if lease is not None and lease.address == address else None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all. Not synced: after a power failure no sandbox runs."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -64,7 +64,9 @@ _VETH_PEER = 1
 _BRIDGE_SNOOPING = 23
 _PORT_ISOLATED = 33
 _ROOT = 0xFFFFFFFF
-_LOOPBACK = 1
+_LOOPBACK, _FIRST_INDEX = 1, 2
+"""Of the links of a sandbox's namespace. Knowing them saves questions, each of which waits for a lock of the kernel that
+the end of any namespace on the host holds for milliseconds."""
 _NANOSECONDS = 1_000_000_000
 
 
@@ -72,8 +74,8 @@ def open_route() -> Netlink:
     return Netlink(socket.NETLINK_ROUTE)
 
 
-def make_bridge(route: Netlink, name: str, gateway: IPv4Address, pool: IPv4Network) -> bool:
-    """Make the bridge, up, with the gateway's address; False when it was there, which is then completed."""
+def make_bridge(route: Netlink, name: str, gateway: IPv4Address, pool: IPv4Network) -> tuple[int, bool]:
+    """Make the bridge, up, with the gateway's address. Its index; and False when it was there, and is completed."""
     mac = b"\x02\xa0" + gateway.packed  # fixed: else it is that of whichever port has the lowest
     kind = nest(
         _IFLA_LINKINFO, text(_INFO_KIND, "bridge"), nest(_INFO_DATA, attribute(_BRIDGE_SNOOPING, b"\0"))
@@ -95,14 +97,12 @@ def make_bridge(route: Netlink, name: str, gateway: IPv4Address, pool: IPv4Netwo
         if error.errno != errno.EEXIST:
             raise
     route.tell(Message(_NEWLINK, ACK, _ifinfo(index=index)))
-    return made
+    return index, made
 
 
-def make_veth(route: Netlink, bridge: str, name: str, address: IPv4Address, namespace: int) -> None:
-    """A link from the bridge, where it is called `name`, into the namespace behind the descriptor; our end is up."""
-    master = index_of(route, bridge)
-    if master is None:
-        raise NetlinkError(errno.ENODEV, f"no bridge {bridge}", 0)
+def make_veth(route: Netlink, bridge: int, name: str, address: IPv4Address, namespace: int) -> None:
+    """A link from the bridge with this index, where it is called `name`, into the namespace behind the descriptor, which
+    holds nothing else; our end is up. NetlinkError EINVAL, EOPNOTSUPP: the bridge is gone."""
     peer = nest(
         _VETH_PEER,
         _ifinfo(up=False),  # a veth cannot be brought up before both ends exist
@@ -111,7 +111,7 @@ def make_veth(route: Netlink, bridge: str, name: str, address: IPv4Address, name
         attribute(_IFLA_ADDRESS, b"\x02\xa0" + address.packed),
     )
     veth = nest(_IFLA_LINKINFO, text(_INFO_KIND, "veth"), nest(_INFO_DATA, peer))
-    ours = _ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MASTER, master)
+    ours = _ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MASTER, bridge)
     route.tell(Message(_NEWLINK, ACK | CREATE | EXCLUSIVE, ours + veth), _isolated(name))
 
 
@@ -124,9 +124,16 @@ def join_bridge(route: Netlink, bridge: str, name: str) -> None:
 
 def configure_inside(inside: Netlink, address: IPv4Address, gateway: IPv4Address) -> None:
     """In the sandbox's namespace: loopback, its address, and the way out."""
-    index = index_of(inside, INSIDE)
-    if index is None:
-        raise NetlinkError(errno.ENODEV, f"the namespace has no {INSIDE}", 0)
+    try:
+        _configure(inside, _FIRST_INDEX, address, gateway)
+    except NetlinkError as error:
+        index = index_of(inside, INSIDE)
+        if error.errno != errno.ENODEV or index is None:
+            raise
+        _configure(inside, index, address, gateway)  # it is not the first that was tried
+
+
+def _configure(inside: Netlink, index: int, address: IPv4Address, gateway: IPv4Address) -> None:
     on_link = _route(index, IPv4Network((gateway, 32)), None)
     out = _route(index, IPv4Network("0.0.0.0/0"), gateway)
     inside.tell(
