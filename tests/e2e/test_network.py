@@ -280,6 +280,7 @@ def test_a_flushed_firewall_is_restored(world: World) -> None:
         ("delete", "table", "inet", world.table),
         ("flush", "chain", "inet", world.table, "forward"),
         ("flush", "map", "inet", world.table, "by_source"),
+        ("insert", "rule", "inet", world.table, "from_sandbox", "accept"),
     ):
         before = world.on_host("nft", "list", "table", "inet", world.table)
         world.on_host("nft", *damage)
@@ -293,6 +294,22 @@ def test_a_flushed_firewall_is_restored(world: World) -> None:
     assert world.from_outside(lambda: read(HOST, 8080)).startswith("hello")
     said = aos("exec", "a", "sh", "-c", script([(PUBLIC, 80), (METADATA, 80), (PRIVATE, 80)])).out
     assert reached(said) == {(PUBLIC, 80)}
+
+
+@pytest.mark.parametrize("moment", ["before-journal", "after-create", "after-start", "after-exit"])
+def test_nothing_is_left_when_the_daemon_is_killed_at(moment: str, world: World, busybox_root: Path) -> None:
+    doomed = on_inner_host(new_installation(), world.host, busybox_root, AOS_FAILPOINT=moment)
+    doomed("run", "--name", "a", "-p", "8080:80", "busybox:1", "-c", "true", check=False)
+    again = type(doomed)(doomed.config, {"WORLD": world.host})
+    world.others.append(again)
+    again("rm", "-f", "a", check=False)
+    eventually(
+        "its address is given back", lambda: not again("network", "ls", "-o", "json").json["sandboxes"]
+    )
+    again("run", "-d", "--name", "b", "-p", "8080:80", "busybox:1", "-c", LISTEN)
+    assert world.from_outside(lambda: read(HOST, 8080)).startswith("hello")
+    table = world.on_host("nft", "list", "table", "inet", again.config.installation.replace("-", "_"))
+    assert table.count("chain egress_") == 1
 
 
 def test_other_tables_are_left_alone(world: World) -> None:

@@ -201,6 +201,7 @@ class BridgeNetwork:
 
     def _ready(self) -> IPv4Network:
         """The pool of the bridge, which is made sure of when this object first needs it."""
+        _forward()
         if self._pool is None:
             pool = self._leases.pool()
             if pool is None or (self._asked not in (None, pool) and not any(self._live())):
@@ -245,8 +246,7 @@ class BridgeNetwork:
             links.delete_link(self._route, bridge)
             self._pool = None
             return
-        if _get("ipv4/ip_forward") == "0":
-            _set("ipv4/ip_forward", "1")
+        _forward()
         self._bridge, made = links.make_bridge(self._route, bridge, gateway_of(pool), pool)
         if made:
             _set(f"ipv6/conf/{bridge}/disable_ipv6", "1")
@@ -290,8 +290,10 @@ def _failed(what: str, error: OSError) -> AosError:
     )
 
 
-def _get(name: str) -> str:
-    return Path("/proc/sys/net", name).read_text().strip()
+def _forward() -> None:
+    """Between the links of the host; whoever switched it off meanwhile has cut the sandboxes off."""
+    if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
+        _set("ipv4/ip_forward", "1")
 
 
 def _set(name: str, value: str) -> None:

@@ -31,13 +31,12 @@ __all__ = [
     "ACCEPT",
     "ADDRESS",
     "DROP",
-    "GENERATION",
     "IPV4",
     "MASQUERADE",
     "PORT_AT_KEY",
     "PORT_KEY",
     "REJECT",
-    "TABLE_DELETED",
+    "TABLE_EVENTS",
     "TARGET",
     "add_chain",
     "add_elements",
@@ -89,9 +88,9 @@ _SUBSYSTEM, _BEGIN, _END, _INET = 10, 0x10, 0x11, 1
     _DELELEM,
     _NEWGEN,
 ) = (*(0, 1, 2, 3, 5, 6, 8, 9, 12, 14, 15),)
-TABLE_DELETED = frozenset((_SUBSYSTEM << 8 | kind) for kind in (_DELTABLE, _DELCHAIN, _DELRULE, 11, _DELELEM))
-"""Types of events that tell of something that is gone; the first attribute of each is the table's name."""
-GENERATION = _SUBSYSTEM << 8 | _NEWGEN
+TABLE_EVENTS = frozenset(_SUBSYSTEM << 8 | kind for kind in (0, 2, 3, 5, 6, 8, 9, 11, 12, 14))
+"""Types of events of what comes and goes: tables, chains, rules, sets, elements. The first attribute of each is the table's
+name."""
 
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 ADDRESS, _PROTOCOL, _SERVICE, _VERDICT = 7, 12, 13, 0xFFFFFF00  # nft's types, for those who list the table

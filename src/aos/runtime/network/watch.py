@@ -68,8 +68,8 @@ class Watch:
 
     def _table_changed(self, listener: Netlink) -> None:
         try:
-            taken = any(
-                type in nftables.TABLE_DELETED
+            changed = any(
+                type in nftables.TABLE_EVENTS
                 and port != self._network.own_port()
                 and nftables.table_of(body) == self._network.table_name
                 for type, port, body in listener.events()
@@ -79,8 +79,8 @@ class Watch:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            taken = True  # what was lost may have been about us
-        if taken:
+            changed = True  # what was lost may have been about us
+        if changed:
             self.settle("somebody changed the firewall's table")
 
     def settle(self, why: str) -> None:
