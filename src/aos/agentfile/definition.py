@@ -191,6 +191,22 @@ class Resources:
     memory: int | None = None
     """Bytes."""
     pids: int | None = None
+    disk: int | None = None
+    """Bytes that it writes to its own root."""
+    gpu: tuple[str, ...] = ()
+    """Names of CDI devices (`vendor.com/class=name`), or how many of any class `gpu`, as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """`secrets: [{name, target?, env?, required?}]`: what `aos run --secret NAME=…` gives."""
+
+    name: str
+    target: str = ""
+    """Absolute path of a file; empty: /run/secrets/<name>, unless there is `env`."""
+    env: bool = False
+    """Whether it is a variable of that name (too, with a target)."""
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +309,7 @@ class Definition:
     health: Probe | None = None
     readiness: Probe | None = None
     hooks: Hooks = Hooks()
+    secrets: tuple[Secret, ...] = ()
 
     @property
     def final(self) -> Stage:
@@ -322,6 +339,7 @@ class Definition:
                 health=_probe(raw.get("health")),
                 readiness=_probe(raw.get("readiness")),
                 hooks=_hooks(raw.get("hooks", {})),
+                secrets=tuple(_build(Secret, one) for one in raw.get("secrets", ())),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidArgument(f"not a definition: {error!r}", code="definition-invalid") from error

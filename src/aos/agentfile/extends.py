@@ -156,7 +156,7 @@ def _settings(definition: Definition, reference: str) -> dict[str, Any]:
         "metadata": raw["metadata"],
         "from": reference,
         "config": {names[name]: value for name, value in config.items()},
-        **{name: raw[name] for name in ("entrypoint", "resources", "network") if name in raw},
+        **{name: raw[name] for name in ("entrypoint", "resources", "network", "secrets") if name in raw},
         **_lifecycle(raw),
     }
 

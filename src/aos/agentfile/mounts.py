@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from aos.agentfile.definition import BindMount, CacheMount, SecretMount
+from aos.agentfile.definition import BindMount, CacheMount, Secret, SecretMount
 from aos.agentfile.nodes import ScalarNode, scalar_kind
 
 if TYPE_CHECKING:
@@ -64,6 +64,29 @@ def read_mounts(walk: Walk, fields: Fields) -> Mounts:
             binds.append(BindMount(target(inner, "run.mounts"), origin or "", source))
     ssh = _ssh(walk, fields["ssh"]) if "ssh" in fields else ()
     return tuple(caches), tuple(secrets), tuple(binds), ssh
+
+
+def read_secrets(walk: Walk, node: Node) -> tuple[Secret, ...]:
+    """`secrets` of the agent itself: names, or mappings."""
+    found: dict[str, Secret] = {}
+    targets: set[str] = set()
+    for item in walk.items(node, "secrets"):
+        inner: Fields | None = {"name": item}
+        if not isinstance(item, ScalarNode):
+            inner = walk.mapping(item, "secrets", ("name", "target", "env", "required"), ("name",))
+        if not inner or "name" not in inner:
+            continue
+        name = _id(walk, inner["name"], "secrets.name")
+        target = _path(walk, inner["target"], "secrets.target", absolute=True) if "target" in inner else ""
+        env = walk.boolean(inner["env"], "secrets.env") if "env" in inner else False
+        required = walk.boolean(inner["required"], "secrets.required") if "required" in inner else True
+        if env and not _VARIABLE.fullmatch(name):
+            walk.note(inner["name"], f"{name!r:.60} cannot name a variable", hint="letters, digits and '_'")
+        if name in found or (target and target in targets):
+            walk.note(item, f"two secrets have the name or the target of {name!r:.60}")
+        targets.add(target)
+        found[name] = Secret(name, target, env is True, required is not False)
+    return tuple(found.values())
 
 
 def read_mode(walk: Walk, node: Node, what: str) -> int | None:

@@ -13,7 +13,8 @@ from aos.agentfile.definition import (
     Resources,
     Stage,
 )
-from aos.agentfile.nodes import MappingNode, ScalarNode, SequenceNode, arguments_in
+from aos.agentfile.mounts import read_secrets
+from aos.agentfile.nodes import MappingNode, ScalarNode, SequenceNode, arguments_in, scalar_kind
 from aos.agentfile.quantities import parse_cpu, parse_memory
 from aos.agentfile.stages import Declared, arrange
 from aos.agentfile.steps import read_step
@@ -42,7 +43,7 @@ FIELDS = (
     *("resources", "entrypoint", "restart", "stopGracePeriod", "health", "readiness", "hooks"),
     *("network", "secrets", "memory", "ipc"),
 )
-_LATER = ("dependencies", "secrets", "memory", "ipc")
+_LATER = ("dependencies", "memory", "ipc")
 _LIFECYCLE = frozenset({"restart", "stopGracePeriod", "health", "readiness", "hooks"})
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _STAGE = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
@@ -51,6 +52,7 @@ _PRE = r"(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
 _VERSION = re.compile(
     rf"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-{_PRE}(\.{_PRE})*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?"
 )
+_CDI = re.compile(r"[A-Za-z0-9.-]+/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_OURS = "aos.openos.dev/"
 _LABELS_TO_ASK = ("runtime", "isolation", "needs")
@@ -86,6 +88,7 @@ def read_definition(walk: Walk, root: Node) -> Definition:
 
         network = read_network(walk, fields["network"])
     lifecycle = _lifecycle(walk, fields) if _LIFECYCLE & fields.keys() else {}
+    secrets = read_secrets(walk, fields["secrets"]) if "secrets" in fields else ()
     stages = arrange(walk, _stages(walk, fields, root))
     walk.finish()
     assert metadata is not None
@@ -96,6 +99,7 @@ def read_definition(walk: Walk, root: Node) -> Definition:
         entrypoint,
         resources,
         network,
+        secrets=secrets,
         **lifecycle,
     )
 
@@ -183,15 +187,15 @@ def _entrypoint(walk: Walk, node: Node) -> Entrypoint:
 
 
 def _resources(walk: Walk, node: Node) -> Resources:
-    fields = walk.mapping(node, "resources", ("cpu", "memory", "gpu", "pids")) or {}
-    if "gpu" in fields:
-        walk.later(fields["gpu"], "resources.gpu")
+    fields = walk.mapping(node, "resources", ("cpu", "memory", "gpu", "pids", "disk")) or {}
     return Resources(
         cpu=walk.amount(fields["cpu"], "resources.cpu", parse_cpu) if "cpu" in fields else None,
         memory=walk.amount(fields["memory"], "resources.memory", parse_memory)
         if "memory" in fields
         else None,
         pids=walk.integer(fields["pids"], "resources.pids", least=1) if "pids" in fields else None,
+        disk=walk.amount(fields["disk"], "resources.disk", parse_memory) if "disk" in fields else None,
+        gpu=_gpu(walk, fields["gpu"]) if "gpu" in fields else (),
     )
 
 
@@ -242,3 +246,19 @@ def _stage(walk: Walk, node: Node, name: str, fields: Fields) -> Declared:
 
 def _is_empty(node: Node) -> bool:
     return not isinstance(node, ScalarNode) and not node.value
+
+
+def _gpu(walk: Walk, node: Node) -> tuple[str, ...]:
+    """How many, or which devices of the host (CDI)."""
+    if isinstance(node, ScalarNode) and scalar_kind(node) == "integer":
+        count = walk.integer(node, "resources.gpu", least=1)
+        return (str(count),) if count else ()
+    names = []
+    for item in [node] if isinstance(node, ScalarNode) else walk.items(node, "resources.gpu"):
+        text = walk.string(item, "an item of resources.gpu", empty=False)
+        if text is not None and not _CDI.fullmatch(text):
+            walk.note(
+                item, f"{text!r:.60} is not a device", hint="a number, or names as nvidia.com/gpu=0 (CDI)"
+            )
+        names.append(text or "")
+    return tuple(names)

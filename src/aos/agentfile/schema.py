@@ -208,7 +208,18 @@ SCHEMA: dict[str, Any] = {
                     "cpu": {"type": ["number", "string"], "description": "CPUs: 1.5, 2, 500m."},
                     "memory": {"type": ["integer", "string"], "description": "Bytes, or 512Mi, 1G."},
                     "pids": {"type": "integer", "minimum": 1},
-                    "gpu": {"description": _LATER},
+                    "disk": {
+                        "type": ["integer", "string"],
+                        "description": "Most that it writes to its own root: bytes, or 512Mi, 1G.",
+                    },
+                    "gpu": {
+                        "oneOf": [
+                            {"type": "integer", "minimum": 1},
+                            _TEXT,
+                            {"type": "array", "items": _TEXT},
+                        ],
+                        "description": "How many, or devices that the host describes (CDI): nvidia.com/gpu=0.",
+                    },
                 }
             ),
             "network": {
@@ -269,7 +280,27 @@ SCHEMA: dict[str, Any] = {
                 "additionalProperties": {"type": ["string", "null"]},
             },
             "dependencies": {"type": "object", "description": _LATER},
-            "secrets": {"type": ["object", "array"], "description": _LATER},
+            "secrets": {
+                "type": "array",
+                "description": "What `aos run --secret NAME=...` gives: files in memory.",
+                "items": {
+                    "oneOf": [
+                        _ID,
+                        _object(
+                            {
+                                "name": _ID,
+                                "target": {
+                                    **_TARGET,
+                                    "description": "A file (default: /run/secrets/<name>).",
+                                },
+                                "env": {"type": "boolean", "default": False},
+                                "required": {"type": "boolean", "default": True},
+                            },
+                            ("name",),
+                        ),
+                    ]
+                },
+            },
             "memory": {"type": ["object", "array"], "description": _LATER},
             "ipc": {"type": ["object", "array"], "description": _LATER},
         },

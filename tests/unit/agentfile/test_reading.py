@@ -154,7 +154,7 @@ def test_json_is_an_agentfile_too_and_key_order_does_not_matter() -> None:
         ("from: scratch\nsteps: [{copy: {from: zz, src: a, dest: b}}]", (5, 9), "unknown-stage", "zz"),
         ("from: scratch\nsteps: [{install: {npm: [x]}}]", (5, 25), "not-yet-supported", "npm"),
         ("from: scratch\nsteps: [{run: {command: x, secrets: [{}]}}]", (5, 38), "missing-field", "'id'"),
-        ("from: scratch\nresources: {gpu: 1}", (5, 18), "not-yet-supported", "gpu"),
+        ("from: scratch\nresources: {gpu: nvidia}", (5, 18), "agentfile-invalid", "not a device"),
         ("from: scratch\nresources: {memory: 12Q}", (5, 21), "agentfile-invalid", "512Mi"),
         ("from: scratch\nresources: {memory: 1k}", (5, 21), "agentfile-invalid", "at least"),
         ("from: scratch\nresources: {pids: 0}", (5, 19), "agentfile-invalid", "at least 1"),

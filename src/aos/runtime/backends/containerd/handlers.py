@@ -64,6 +64,8 @@ class Handler:
             )
         if spec.confinement.users == "private":
             raise lacks(self.backend, "give sandboxes user ids of their own", f"{oci}, or with --userns host")
+        if spec.confinement.devices:
+            raise lacks(self.backend, "give sandboxes devices that the host describes", oci)
         if spec.rootfs.size is not None:
             raise lacks(self.backend, "limit what a sandbox writes to its root", oci)
 
