@@ -57,6 +57,29 @@ def run_with_network(contenders: Contenders, rounds: int) -> Outcome:
     return outcome
 
 
+def in_containerd(contenders: Contenders, rounds: int) -> Outcome:
+    """`aos run` of true in the containerd that ctr uses, too; ctr gets its root ready-made, ours makes a snapshot."""
+    ours, ctr = contenders.ours, contenders.containerd
+    config = ours.home / "containerd.toml"
+    config.write_text(f'[containerd]\naddress = "{ctr.address}"\n')
+    environ = ours.environ | {"AOS_CONFIG": str(config)}
+    words = ("run", "--rm", "--runtime", "containerd", "--entrypoint", "/bin/true", "busybox:1")
+    ours.stop_node()  # the next one reads the configuration
+    try:
+        series = interleave(
+            [
+                Command("aos run, containerd", ours.argv(*words), environ),
+                Command("ctr run", ctr.run("true-{n}", "/bin/true"), unique=True),
+            ],
+            rounds,
+        )
+    finally:
+        ours.stop_node()
+    outcome = Outcome(series=series)
+    outcome.at_most_ratio("aos run true in containerd", series[0], series[1], 1.2)
+    return outcome
+
+
 def exec_true(contenders: Contenders, rounds: int) -> Outcome:
     """`aos exec true` in an agent that sleeps, beside the same in the peers."""
     ours, runc, podman, ctr = contenders.ours, contenders.runc, contenders.podman, contenders.containerd

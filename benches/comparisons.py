@@ -17,6 +17,7 @@ __all__ = ["COMPARISONS"]
 COMPARISONS: dict[str, Callable[[Contenders, int], Outcome]] = {
     "run": agents.run_true,
     "network": agents.run_with_network,
+    "containerd": agents.in_containerd,
     "exec": agents.exec_true,
     "commands": agents.commands,
     "first-use": agents.first_use,

@@ -140,7 +140,11 @@ class Containerd:
 
     @property
     def _base(self) -> tuple[str, ...]:
-        return ("ctr", "--address", str(self.home / "containerd.sock"), "--namespace", "aos-bench")
+        return ("ctr", "--address", self.address, "--namespace", "aos-bench")
+
+    @property
+    def address(self) -> str:
+        return str(self.home / "containerd.sock")
 
     def run(self, name: str, *args: str) -> tuple[str, ...]:
         return (*self._base, "run", "--rm", "--rootfs", str(self.rootfs), name, *args)

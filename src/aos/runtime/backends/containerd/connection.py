@@ -138,8 +138,9 @@ class Connection:
             await self.ready()
 
     async def ready(self) -> None:
-        """Once containerd answers again."""
-        await self._channel.channel_ready()
+        """Once containerd answers again, where it has answered before."""
+        if self._channel is not None:
+            await self._channel.channel_ready()
 
     def translate(self, error: Exception) -> Exception:
         """The error to raise instead; what does not come from gRPC stays as it is."""

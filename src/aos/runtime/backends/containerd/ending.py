@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aos.errors import AosError, NotFound, Unavailable
+from aos.errors import AosError, NotFound
 from aos.runtime.backends.containerd.record import OOM, Record
 from aos.runtime.backends.containerd.streams import Streams, hold, until_gone
 from aos.runtime.backends.supervised.conmon import decode_exit
@@ -117,7 +117,7 @@ class Ends:
         from aos.runtime.backends.containerd._api.services import events_pb2
 
         topic = f'topic=="/tasks/oom",namespace=={self._host.config.namespace}'
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(AosError):
             events = await self._host.connection.service("Events")
             try:
                 stream = events.stub.Subscribe(
