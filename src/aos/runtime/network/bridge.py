@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["BridgeConfig", "BridgeFacts", "BridgeNetwork"]
 
 _CLONE_NEWNET = 0x40000000
-_GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP)
-"""What the kernel says when the table is gone, or the bridge, or when its index is another link's now."""
+_STALE = frozenset((errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EEXIST, errno.EBUSY))
+"""What the kernel says when the table is gone, or the bridge, or its index is another link's now; and when the table still
+has a port of a sandbox that has ended."""
 _T = TypeVar("_T")
 
 
@@ -142,10 +143,10 @@ class BridgeNetwork:
 
             self._or_settled(link)
             self._or_settled(lambda: self._commit(self._table(pool).add(lease.guarded(directory.name))))
-        with _working(f"connect {directory.name} to the network"):
-            links.configure_inside(inside.route, lease.address, gateway_of(pool))
             if lease.bandwidth.down is not None:
                 links.shape(self._route, lease.link, lease.bandwidth.down)
+        with _working(f"connect {directory.name} to the network"):
+            links.configure_inside(inside.route, lease.address, gateway_of(pool))
             if lease.bandwidth.up is not None:
                 links.shape(inside.route, links.INSIDE, lease.bandwidth.up)
 
@@ -160,7 +161,7 @@ class BridgeNetwork:
             try:
                 self._commit(self._table(pool).drop(lease.address, lease.ports))
             except NetlinkError as error:
-                if error.errno not in _GONE:
+                if error.errno not in _STALE:
                     raise
                 self._settle()
 
@@ -181,6 +182,12 @@ class BridgeNetwork:
         gateway = str(gateway_of(pool))
         capacity = pool.num_addresses - 3
         return BridgeFacts(self._config.installation, self.table_name, str(pool), gateway, capacity, leases)
+
+    def close(self) -> None:
+        """Its sockets; the next call opens them again."""
+        for one in self._sockets or ():
+            one.close()
+        self._sockets = None
 
     # Under the lock.
 
@@ -257,11 +264,11 @@ class BridgeNetwork:
         self._commit(self._table(pool).rebuild(lease.guarded(directory.name) for directory, lease in live))
 
     def _or_settled(self, work: Callable[[], _T]) -> _T:
-        """Do it; when what it needs is gone, for somebody took it away, once more after making it anew."""
+        """Do it; when what it needs is not as it should be, once more after that is made anew."""
         try:
             return work()
         except NetlinkError as error:
-            if error.errno not in _GONE:
+            if error.errno not in _STALE:
                 raise
             self._settle(keep=True)
             return work()
