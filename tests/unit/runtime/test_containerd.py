@@ -227,7 +227,7 @@ def test_handlers(name: str, backend: str, isolation: str, on_host: bool) -> Non
         {"network": NetworkSpec("bridge")},
         {"network": NetworkSpec("agent", sandbox="x")},
         {"confinement": Confinement(users="private")},
-        {"rootfs": Rootfs((layer("sha256:" + "a" * 64),), size=1)},
+        {"confinement": Confinement(devices=("vendor.com/class=name",))},
     ],
 )
 def test_what_it_does_not_have_names_who_has(more: dict[str, Any]) -> None:

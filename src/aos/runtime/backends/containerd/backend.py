@@ -127,6 +127,10 @@ class ContainerdRuntime:
         from aos.runtime.backends.containerd._api.services import tasks_pb2
 
         await self._allow(id, "update", SandboxState.can_update)
+        handler = self._host.handler
+        if limits.pids is not None and "update-pids" not in handler.capabilities:
+            hint = "stop the agent, and run it with the limit it is to have"
+            raise lacks(handler.backend, "change how many processes a sandbox may have", hint)
         wanted = msgspec.json.encode(resources(limits, swap=swap_is_counted()))
         request = tasks_pb2.UpdateTaskRequest(
             container_id=id, resources=Packed(type_url=_RESOURCES, value=wanted)

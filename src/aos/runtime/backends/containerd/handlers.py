@@ -23,7 +23,7 @@ __all__ = ["KATA_ANNOTATIONS", "Handler", "KataHandler", "handler", "lacks", "re
 _CPU_PERIOD = 100_000  # microseconds; the kernel's default
 _MIB = 1 << 20
 _CAPABILITIES = frozenset({"attach", "exec", "limits", "logs", "pause", "stats", "terminal", "update"})
-_ON_HOST = frozenset({"copy", "prepare", "top"})
+_ON_HOST = frozenset({"copy", "prepare", "top", "update-pids"})
 
 KATA_ANNOTATIONS = "io.katacontainers.config."
 """What an agent's annotations may set of Kata's configuration, as far as its `enable_annotations` lets them."""
@@ -66,8 +66,8 @@ class Handler:
             raise lacks(self.backend, "give sandboxes user ids of their own", f"{oci}, or with --userns host")
         if spec.confinement.devices:
             raise lacks(self.backend, "give sandboxes devices that the host describes", oci)
-        if spec.rootfs.size is not None:
-            raise lacks(self.backend, "limit what a sandbox writes to its root", oci)
+        if spec.confinement.devices:
+            raise lacks(self.backend, "give sandboxes devices of the host", oci)
 
     def configure(self, runtime_config: dict[str, Any], spec: AgentSpec, config: ContainerdConfig) -> None:
         """Change a runtime configuration (aos.runtime.bundle) to what this handler wants."""

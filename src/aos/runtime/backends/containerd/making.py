@@ -21,6 +21,7 @@ from aos.runtime.backends.containerd.record import CONFIG, Record
 from aos.runtime.backends.containerd.streams import Streams, hold
 from aos.runtime.backends.supervised.checks import check_spec, resolved_mounts
 from aos.runtime.backends.supervised.conmon import LOG
+from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import wrong_state
@@ -98,21 +99,31 @@ class Making:
         """Prepare the sandbox's snapshot: what is to be mounted as its root, and how to look into it before."""
         from aos.runtime.backends.containerd._api.types.mount_pb2 import Mount as MountMessage
 
-        upper = spec.rootfs.upper
-        mounts = await self._snapshot("Prepare" if upper is None else "View", id, "", spec.rootfs.layers)
+        upper, size = spec.rootfs.upper, spec.rootfs.size
+        own = upper is None and size is None
+        mounts = await self._snapshot("Prepare" if own else "View", id, "", spec.rootfs.layers)
         found = directories(mounts)
-        if upper is None:
+        if own:
             if found is None:  # not directories: what our own store has unpacked looks the same
                 ensure = self._host.content.snapshots.ensure
                 found = await asyncio.to_thread(ensure, spec.rootfs.layers, IdMap.identity())
             return mounts, LayerTree(found)
         if found is None:
             raise FailedPrecondition(
-                f"the snapshotter {self._host.config.snapshotter} keeps no directories that a build could commit",
+                f"the snapshotter {self._host.config.snapshotter} keeps no directories for an upper one of ours",
                 code="snapshotter-unfit",
-                hint="set [containerd] snapshotter to overlayfs, or build with another runtime",
+                hint="set [containerd] snapshotter to overlayfs, or use another runtime",
             )
-        work = upper.with_name(upper.name + ".work")
+        tree = LayerTree(found)
+        if size is not None:  # detached once the root is mounted on it, which keeps it
+            disk = await make_disk(self._host.sandboxes / id, size)
+            disk.mount()
+            upper, work = disk.directory / "upper", disk.directory / "work"
+            upper.mkdir(mode=0o755)
+        else:
+            assert upper is not None
+            work = upper.with_name(upper.name + ".work")
+            tree = LayerTree([*found, upper])
         work.mkdir(exist_ok=True)
         lowers = ":".join(str(path) for path in reversed(found))
         options = [
@@ -123,7 +134,7 @@ class Making:
             "redirect_dir=off",
             "metacopy=off",
         ]
-        return [MountMessage(type="overlay", source="overlay", options=options)], LayerTree([*found, upper])
+        return [MountMessage(type="overlay", source="overlay", options=options)], tree
 
     async def _snapshot(
         self, kind: str, id: SandboxId, suffix: str, layers: Sequence[Layer]
