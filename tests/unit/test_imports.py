@@ -43,7 +43,7 @@ MAY: dict[str, set[str]] = {
     "runtime": {"package", "content", "oci", "rootless"},
     "kernel": set(),
     "node": {"kernel", "runtime", "content", "oci", "package", "registry.protocol", "config"},
-    "client": {"config"},
+    "client": {"config", "rootless.delegation"},
     "compose": {
         "agentfile",
         "build",

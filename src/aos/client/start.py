@@ -34,6 +34,12 @@ def start_daemon() -> None:
     }
     source = __file__.rsplit("/", 3)[0]
     argv = [sys.executable, "-I", "-c", _CODE, source]
+    if posix.getuid() != 0:
+        import os
+
+        from aos.rootless.delegation import asking_systemd
+
+        argv = [*asking_systemd(os.environ), *argv]
     actions = [
         (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDWR, 0),
         (posix.POSIX_SPAWN_DUP2, 0, 1),
@@ -42,7 +48,7 @@ def start_daemon() -> None:
     ]
     try:
         try:
-            posix.posix_spawn(sys.executable, argv, env, file_actions=actions, setsid=True)
+            posix.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True)
         finally:
             posix.close(writing)
         word = b""

@@ -8,13 +8,14 @@ every hierarchy, so that a place counts where it is the user's in each.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["delegated_group"]
+__all__ = ["asking_systemd", "delegated_group"]
 
 
 def delegated_group(
@@ -33,6 +34,19 @@ def delegated_group(
         if all(may_write(hierarchy / group) for hierarchy in hierarchies):
             return group
     return None
+
+
+def asking_systemd(environ: Mapping[str, str], *, root: Path = Path("/")) -> list[str]:
+    """What stands before a command that shall run in a group which this user was given, where we are not in one and the
+    user's systemd would make it; empty elsewhere."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    unified = root / "sys/fs/cgroup"
+    if not runtime or not (unified / "cgroup.controllers").exists() or delegated_group([unified]) is not None:
+        return []
+    program = shutil.which("systemd-run")
+    if program is None or not Path(runtime, "systemd/private").exists():
+        return []
+    return [program, "--user", "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
 
 
 def _may_write(group: Path) -> bool:

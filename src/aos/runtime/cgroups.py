@@ -292,7 +292,7 @@ def _set(file: Path, value: str) -> None:
         controller = file.name.partition(".")[0]
         raise FailedPrecondition(
             f"{controller} cannot be limited: this group has no {controller} controller",
-            code="limits-not-delegated",
+            code="cgroups-not-delegated",
             hint="run it without that limit, or have the controller delegated: docs/rootless.md, `aos doctor`",
         ) from error
 

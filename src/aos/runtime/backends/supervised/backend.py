@@ -24,6 +24,7 @@ from aos.runtime.backends.supervised.execs import Execs
 from aos.runtime.backends.supervised.failures import failure, refused_limits
 from aos.runtime.backends.supervised.host import Host, wrong_state
 from aos.runtime.backends.supervised.making import Making
+from aos.runtime.backends.supervised.no_cgroups import not_delegated
 from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import Record, read_status, remove_tree
 from aos.runtime.backends.supervised.removal import Removal
@@ -210,6 +211,8 @@ class SupervisedRuntime:
         state = self._host.state(id)
         if not allowed(state):
             raise wrong_state(id, state, verb)
+        if self._host.cgroups.version == "none":
+            raise not_delegated(f"agents cannot be {verb}d")
         code, said = await self._host.call(id, verb)
         if code != 0:
             raise failure(said, "", LayerTree([]))

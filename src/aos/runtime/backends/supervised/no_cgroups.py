@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aos.runtime.spec import Limits
 
-__all__ = ["NoCgroups"]
+__all__ = ["NoCgroups", "not_delegated"]
 
 
 class NoCgroups:
@@ -40,11 +40,7 @@ class NoCgroups:
     def limit(self, group: str, limits: Limits) -> None:
         asked = [name for name in ("memory", "cpus", "pids") if getattr(limits, name) is not None]
         if asked:
-            raise FailedPrecondition(
-                f"{' and '.join(asked)} cannot be limited: this user was given no control groups",
-                code="limits-not-delegated",
-                hint="run it without limits, or have cgroups delegated: docs/rootless.md, `aos doctor`",
-            )
+            raise not_delegated(f"{' and '.join(asked)} cannot be limited")
 
     def add(self, group: str, pid: int) -> None:
         pass
@@ -89,6 +85,14 @@ class NoCgroups:
 
     def remove_empty(self, parent: str) -> None:
         pass
+
+
+def not_delegated(what: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{what}: this user was given no control groups",
+        code="cgroups-not-delegated",
+        hint="do without, or have control groups delegated: docs/rootless.md, `aos doctor`",
+    )
 
 
 def _pid_namespace(process: str) -> Path:
