@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from aos.testing.runtime.report import pytest_terminal_summary
 from fix_build import builder
 from fix_containerd import containerd1, containerd2
 from fix_installation import aos, busybox_root, installation
@@ -24,6 +25,7 @@ __all__ = [
     "debian_root",
     "docker_registry",
     "installation",
+    "pytest_terminal_summary",
     "python",
     "python_root",
     "stub_registry",

@@ -45,6 +45,9 @@ class Traces:
                 processes.add(f"{process.name}: {os.fsdecode(words.replace(bytes(1), b' ')).strip()}")
         return cls(frozenset(mounts), _cgroups(config.installation), frozenset(processes))
 
+    def lines(self) -> frozenset[str]:
+        return self.mounts | self.cgroups | self.processes
+
     def since(self, before: Traces) -> Traces:
         return Traces(
             self.mounts - before.mounts, self.cgroups - before.cgroups, self.processes - before.processes

@@ -23,9 +23,9 @@ from aos.package import load_package
 from aos.registry.local import LocalRegistry
 from aos.runtime.backends.containerd import ContainerdConfig, ContainerdRuntime
 from aos.runtime.backends.containerd.streams import holders
-from aos.testing.runtime import case, collect
+from aos.testing.runtime import case, collect, shell_command
 from fix_installation import end_process, requires_root
-from supervised_cases import SHELL, IsolatedCases
+from supervised_cases import IsolatedCases, files_of
 from traces import Traces
 
 if TYPE_CHECKING:
@@ -62,18 +62,21 @@ class ContainerdKit:
         return ContainerdRuntime(self.settings, self.content)
 
     def command(self, program: str, *args: str) -> tuple[str, ...]:
-        if program == "missing":
-            return ("no-such-command",)
-        return ("sh", "-c", SHELL[program], "sh", *args)
+        return shell_command(program, *args)
+
+    def traces(self) -> frozenset[str]:
+        return Traces.of(self.config).lines() | files_of(self.config)
 
 
 class ContainerdCases(IsolatedCases):
-    @pytest.fixture
-    def containerd(self) -> Containerd:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def containerd(cls) -> Containerd:
         raise NotImplementedError
 
-    @pytest.fixture
-    def kit(self, busybox_root: Path, containerd: Containerd) -> Iterator[ContainerdKit]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def kit(cls, busybox_root: Path, containerd: Containerd) -> Iterator[ContainerdKit]:
         requires_root()
         home = Path(tempfile.mkdtemp(prefix="aos-", dir="/tmp"))
         config = Config(home / "root", home / "state")
@@ -83,7 +86,6 @@ class ContainerdCases(IsolatedCases):
         before = Traces.of(config)
         yield ContainerdKit(config, content, load_package(content.blobs, digest).layers, containerd)
         Traces.of(config).settle(config, before)
-        assert list((config.root / "sandboxes").glob("*/*")) == []
         assert containerd.ctr("containers", "list", "--quiet").split() == []
         assert containerd.ctr("tasks", "list", "--quiet").split() == []
         assert containerd.ctr("leases", "list", "--quiet").split() == []
@@ -227,14 +229,16 @@ class ContainerdCases(IsolatedCases):
 
 
 class TestContainerd1(ContainerdCases):
-    @pytest.fixture
-    def containerd(self, containerd1: Containerd) -> Containerd:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def containerd(cls, containerd1: Containerd) -> Containerd:
         return containerd1
 
 
 class TestContainerd2(ContainerdCases):
-    @pytest.fixture
-    def containerd(self, containerd2: Containerd) -> Containerd:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def containerd(cls, containerd2: Containerd) -> Containerd:
         return containerd2
 
 

@@ -12,6 +12,8 @@ pytestmark = pytest.mark.root
 
 
 class TestRunsc(DamageCases):
-    def tool(self) -> Runsc:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tool(cls) -> Runsc:
         requires("runsc")
         return Runsc()

@@ -64,7 +64,7 @@ def containerd() -> Iterator[Containerd]:
     shutil.rmtree(shims)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kit(busybox_root: Path, containerd: Containerd) -> Iterator[KataKit]:
     requires_root()
     home = Path(tempfile.mkdtemp(prefix="aos-", dir="/tmp"))

@@ -27,7 +27,9 @@ pytestmark = pytest.mark.root
 
 
 class TestRunc(DamageCases):
-    def tool(self) -> Runc:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tool(cls) -> Runc:
         return Runc("runc")
 
     @case
@@ -104,19 +106,17 @@ class TestRuncWithIdsOfItsOwn(TestRunc):
 class TestCrun(DamageCases):
     """crun refuses hybrid hierarchies: there it gets a mount namespace without the unified one."""
 
-    @pytest.fixture(autouse=True)
-    def crun(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tool(cls, tmp_path_factory: pytest.TempPathFactory) -> Runc:
         requires("crun")
-        self.path = "crun"
-        if Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
-            script = tmp_path_factory.mktemp("crun") / "crun"
-            script.write_text(
-                "#!/bin/sh\n"
-                'exec unshare --mount sh -c \'umount /sys/fs/cgroup/unified; exec "$0" "$@"\' '
-                f'{shutil.which("crun")} "$@"\n'
-            )
-            script.chmod(0o755)
-            self.path = str(script)
-
-    def tool(self) -> Runc:
-        return Runc(self.path)
+        if not Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
+            return Runc("crun")
+        script = tmp_path_factory.mktemp("crun") / "crun"
+        script.write_text(
+            "#!/bin/sh\n"
+            'exec unshare --mount sh -c \'umount /sys/fs/cgroup/unified; exec "$0" "$@"\' '
+            f'{shutil.which("crun")} "$@"\n'
+        )
+        script.chmod(0o755)
+        return Runc(str(script))

@@ -45,8 +45,9 @@ class RuntimeInfo:
     name: str
     version: str
     capabilities: frozenset[str]
-    """Among: attach, exec, prepare (an exec before the entrypoint runs), copy (`root`), top (`processes`), logs, limits,
-    pause, update, update-pids (of a sandbox that runs), checkpoint, restore, terminal, stats."""
+    """Among: attach, exec, prepare (an exec before the entrypoint runs), files (a root file system, mounts, users), copy
+    (`root`), top (`processes`), logs, limits, pause, update, update-pids (of a sandbox that runs), checkpoint, restore,
+    terminal, stats, network-none, network-host."""
     detail: Mapping[str, str]
     """For people: paths and versions of the tools behind it, and its limits."""
     isolation: Isolation = "namespaces"
@@ -58,7 +59,7 @@ class Stdio:
 
     `socket` is a connected AF_UNIX SOCK_SEQPACKET descriptor that speaks conmon's attach protocol: each
     packet from the process is one byte (2: standard output, 3: standard error) followed by data; what is
-    sent to it is standard input; `shutdown(SHUT_WR)` closes standard input; end of file: the process has
+    sent to it is standard input; `shutdown(SHUT_WR)` closes it (but see `AgentSpec.leave_stdin_open`); end of file: the process has
     ended and everything it wrote was delivered. With a terminal everything arrives as 2.
     `control` is a descriptor open for writing that takes `1 <rows> <columns>\\n` to resize the terminal, or
     None without a terminal.
@@ -106,7 +107,8 @@ class Runtime(Protocol):
         ...
 
     async def start_exec(self, id: SandboxId, exec_id: str) -> ExitStatus:
-        """Let an exec run, and return once it has ended (also when the sandbox dies: within 1 s)."""
+        """Let an exec run, and return once it has ended (also when the sandbox dies: within 1 s). Refused while the sandbox
+        is paused, and can be asked for again."""
         ...
 
     async def attach(self, id: SandboxId) -> Stdio:

@@ -22,8 +22,10 @@ __all__ = ["KATA_ANNOTATIONS", "Handler", "KataHandler", "handler", "lacks", "re
 
 _CPU_PERIOD = 100_000  # microseconds; the kernel's default
 _MIB = 1 << 20
-_CAPABILITIES = frozenset({"attach", "exec", "limits", "logs", "pause", "stats", "terminal", "update"})
-_ON_HOST = frozenset({"copy", "prepare", "top", "update-pids"})
+_CAPABILITIES = frozenset(
+    {"attach", "exec", "files", "limits", "logs", "network-none", "pause", "stats", "terminal", "update"}
+)
+_ON_HOST = frozenset({"copy", "network-host", "prepare", "top", "update-pids"})
 
 KATA_ANNOTATIONS = "io.katacontainers.config."
 """What an agent's annotations may set of Kata's configuration, as far as its `enable_annotations` lets them."""

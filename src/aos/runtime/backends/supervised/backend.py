@@ -29,6 +29,7 @@ from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import Record, read_status, remove_tree
 from aos.runtime.backends.supervised.removal import Removal
 from aos.runtime.backends.supervised.versions import installed_version
+from aos.runtime.checks import check_limits
 from aos.runtime.protocol import RuntimeInfo
 from aos.runtime.state import Sandbox, SandboxState
 
@@ -86,6 +87,7 @@ class SupervisedRuntime:
 
     async def delete(self, id: SandboxId, *, force: bool = False) -> None:
         await self._removal.delete(id, force=force)
+        self._execs.forget(id)
 
     async def info(self) -> RuntimeInfo:
         host = self._host
@@ -124,6 +126,7 @@ class SupervisedRuntime:
         state = self._host.state(id)
         if not state.can_update():
             raise wrong_state(id, state, "update")
+        check_limits(limits)
         if limits.pids is not None:
             self._needs("update-pids")
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aos.content.tree import resolve
 from aos.errors import AosError, FailedPrecondition, InvalidArgument
+from aos.runtime.checks import check_limits, check_mounts, check_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,36 +24,11 @@ _RESERVED = ("proc", "sys")
 
 def check_spec(spec: AgentSpec) -> None:
     """What the kernel would refuse with less to say."""
-    if not spec.process.args:
-        raise InvalidArgument(
-            "there is no command to run",
-            code="spec-invalid",
-            hint="give the package an entrypoint, or name a command",
-        )
-    if not spec.process.cwd.startswith("/"):
-        raise InvalidArgument(
-            f"the working directory {spec.process.cwd!r} is not absolute", code="spec-invalid"
-        )
+    check_process(spec.process)
+    check_limits(spec.limits)
     if not spec.rootfs.layers:
         raise InvalidArgument("the root file system has no layer", code="spec-invalid")
-    for mount in spec.mounts:
-        if (
-            not mount.target.startswith("/")
-            or ".." in mount.target.split("/")
-            or mount.target.rstrip("/") == ""
-        ):
-            raise InvalidArgument(f"{mount.target!r} is not a place to mount at", code="spec-invalid")
-        if mount.kind == "layers" and not mount.layers:
-            raise InvalidArgument(f"the mount at {mount.target!r} has no layer", code="spec-invalid")
-        if mount.kind == "bind" and not (
-            mount.source and mount.source.is_absolute() and mount.source.exists()
-        ):
-            raise InvalidArgument(
-                f"{mount.source} does not exist, or is not absolute",
-                code="mount-source-missing",
-                hint="make it first; AOS makes no directories on the host",
-                source=str(mount.source),
-            )
+    check_mounts(spec.mounts)
 
 
 def resolved_mounts(spec: AgentSpec, tree: Tree) -> tuple[Mount, ...]:

@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.errors import Internal, NotFound
-from aos.runtime.backends.supervised.launch import ToolFailed, spawn, tool_environment, wait_readable
+from aos.runtime.backends.supervised.launch import (
+    ToolFailed,
+    reap_later,
+    spawn,
+    tool_environment,
+    wait_readable,
+)
 from aos.runtime.protocol import Stdio
 
 if TYPE_CHECKING:
@@ -244,6 +250,7 @@ def kill_tree(bundle: Path) -> None:
     for pid in _tree_of(os.fsencode(bundle)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+            reap_later(pid)  # it may be a child of ours whose start was cancelled
 
 
 def _tree_of(bundle: bytes) -> list[int]:

@@ -25,9 +25,10 @@ from aos.runtime.backends.supervised.conmon import (
 )
 from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import wrong_state
-from aos.runtime.backends.supervised.launch import ToolFailed, reap, wait_readable
+from aos.runtime.backends.supervised.launch import ToolFailed, reap_later, wait_readable
 from aos.runtime.backends.supervised.record import Record, remove_tree
 from aos.runtime.bundle import exec_config
+from aos.runtime.checks import check_process
 from aos.runtime.protocol import Exec
 from aos.runtime.state import ExitStatus, SandboxState
 from aos.runtime.users import resolve_user
@@ -54,9 +55,10 @@ class Execs:
     def __init__(self, host: Host, ends: Ends) -> None:
         self._host = host
         self._ends = ends
-        self._waiting: dict[str, tuple[Conmon, Path, ProcessSpec]] = {}
+        self._waiting: dict[tuple[SandboxId, str], tuple[Conmon, Path, ProcessSpec]] = {}
 
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
+        check_process(process)
         conmon_path, state = self._host.tools()[1], self._host.state(id)
         if not state.can_exec():
             raise wrong_state(id, state, "exec")
@@ -111,12 +113,16 @@ class Execs:
             if isinstance(error, ToolFailed):
                 raise failure(str(error), process.args[0], tree) from error
             raise
-        self._waiting[exec_id] = conmon, bundle, process
+        self._waiting[id, exec_id] = conmon, bundle, process
         return Exec(exec_id, stdio)
 
     async def start(self, id: SandboxId, exec_id: str) -> ExitStatus:
+        if (id, exec_id) in self._waiting and not (state := self._host.state(id)).can_exec():
+            if state is SandboxState.STOPPED:
+                self.forget(id)
+            raise wrong_state(id, state, "start an exec in")
         try:
-            conmon, bundle, process = self._waiting.pop(exec_id)
+            conmon, bundle, process = self._waiting.pop((id, exec_id))
         except KeyError as error:
             raise NotFound(f"no exec {exec_id} is waiting in {id}", code="exec-not-found") from error
         pidfd = os.pidfd_open(conmon.pid)
@@ -142,7 +148,14 @@ class Execs:
             raise
         finally:
             os.close(pidfd)
-            reap(conmon.pid)
+            reap_later(conmon.pid)
+            remove_tree(bundle)
+
+    def forget(self, id: SandboxId) -> None:
+        """End those of a sandbox that nobody will start any more."""
+        for key in [key for key in self._waiting if key[0] == id]:
+            conmon, bundle, _ = self._waiting.pop(key)
+            conmon.kill()
             remove_tree(bundle)
 
     async def _ended(self, id: SandboxId, pidfd: int) -> None:

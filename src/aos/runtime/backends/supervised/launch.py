@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["ToolFailed", "reap", "run_tool", "spawn", "tool_environment", "wait_readable", "watch_end"]
+__all__ = [
+    "ToolFailed",
+    "reap",
+    "reap_later",
+    "run_tool",
+    "spawn",
+    "tool_environment",
+    "wait_readable",
+    "watch_end",
+]
 
 _T = TypeVar("_T")
 
@@ -163,6 +172,22 @@ def reap(pid: int) -> int | None:
     except ChildProcessError:
         return None
     return status if done else None
+
+
+def reap_later(pid: int) -> None:
+    """Reap a child that is about to end, as soon as it has, whoever waits for what meanwhile."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        reap(pid)
+
+    loop.add_reader(pidfd, ended)
 
 
 async def run_tool(

@@ -56,6 +56,7 @@ class Making:
         self._host = host
         self._ends = ends
         self._removal = removal
+        self._starting: set[SandboxId] = set()
 
     async def create(self, id: SandboxId, spec: AgentSpec, image: Path | None = None) -> Sandbox:
         """`image`: of a checkpoint that `start` goes on from; FailedPrecondition `checkpoint-invalid`."""
@@ -230,8 +231,15 @@ class Making:
 
     async def start(self, id: SandboxId) -> None:
         state = self._host.state(id)
-        if not state.can_start():
-            raise wrong_state(id, state, "start")
+        if not state.can_start() or id in self._starting:
+            raise wrong_state(id, SandboxState.RUNNING if state.can_start() else state, "start")
+        self._starting.add(id)
+        try:
+            await self._start(id)
+        finally:
+            self._starting.discard(id)
+
+    async def _start(self, id: SandboxId) -> None:
         record = Record.read(self._host.sandboxes / id)
         assert record is not None  # a created sandbox has one
         try:

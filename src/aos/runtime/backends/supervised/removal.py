@@ -10,6 +10,7 @@ from aos.errors import AosError, Internal
 from aos.runtime.backends.supervised.conmon import kill_tree
 from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.launch import reap_later
 from aos.runtime.backends.supervised.record import Record, remove_tree
 from aos.runtime.cgroups import kill_all
 from aos.runtime.state import SandboxState
@@ -43,6 +44,11 @@ class Removal:
             await self._end_half_made(id)
         elif state is not SandboxState.STOPPED:
             await self._host.kill_payload(id)
+        if any(
+            (directory / "exec").glob("*")
+        ):  # the conmon of one that was not started waits for that, for ever
+            for bundle in (directory / "exec").iterdir():
+                kill_tree(bundle)
         if record is not None:
             try:
                 async with asyncio.timeout(_KILL_SECONDS):
@@ -70,6 +76,7 @@ class Removal:
         """Creation failed: remove every trace, whatever else happens meanwhile."""
         if conmon is not None:
             conmon.close()
+            reap_later(conmon.pid)
         cleaning = asyncio.create_task(self._delete_quietly(id))
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(cleaning)

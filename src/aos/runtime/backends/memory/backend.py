@@ -1,114 +1,39 @@
-"""The `memory` backend: sandboxes as coroutines in this process, for tests and simulation.
-
-It isolates nothing and executes no image. A command's first word names a program that was registered; streams are
-real sockets that speak the attach protocol, logs are real files, faults are injected by name. Deterministic as
-far as its programs are.
-"""
+"""The life of the memory backend's sandboxes."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import socket
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Never
 
 from aos import errors
 from aos.errors import AlreadyExists, AosError, FailedPrecondition, InvalidArgument, NotFound
-from aos.runtime.protocol import Exec, RuntimeInfo, Stdio
+from aos.runtime.backends.memory.process import Exited, MemoryProcess
+from aos.runtime.checks import check_limits, check_mounts, check_process
+from aos.runtime.protocol import Exec, RuntimeInfo
 from aos.runtime.state import ExitStatus, ProcessInfo, Sandbox, SandboxState, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
+    from signal import Signals
 
     from aos.clock import Clock
     from aos.ids import SandboxId
+    from aos.runtime.protocol import Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
 
-__all__ = ["MemoryProcess", "MemoryRuntime"]
+__all__ = ["MemoryRuntime"]
 
-_PACKET = 8192
-"""Bytes; conmon's packets are no larger."""
-
-
-class Exited(Exception):
-    def __init__(self, status: ExitStatus) -> None:
-        self.status = status
-
-
-class MemoryProcess:
-    """What a program sees: its command, its streams, the signals sent to it."""
-
-    def __init__(self, spec: ProcessSpec, hostname: str, log: Path | None, clock: Clock) -> None:
-        self.spec = spec
-        self.args = spec.args[1:]
-        self.env = dict(spec.env)
-        self.hostname = hostname
-        self.usage = Usage(cpu_seconds=0.0, memory_bytes=0, memory_peak_bytes=0, pids=1)
-        self._log = log
-        self._clock = clock
-        self._clients: list[socket.socket] = []
-        self._input = asyncio.StreamReader()
-        if not spec.stdin:
-            self._input.feed_eof()
-        self._readers: set[asyncio.Task[None]] = set()
-
-    def print(self, text: str, *, error: bool = False) -> None:
-        """Write a line to standard output or error: to the log, and to whoever is attached."""
-        data = text.encode() + b"\n"
-        if self._log is not None:
-            stream = "stderr" if error else "stdout"
-            at = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{at} {stream} F {text}\n")
-        kind = b"\x03" if error and not self.spec.terminal else b"\x02"
-        for client in self._clients:
-            with contextlib.suppress(OSError):
-                for start in range(0, len(data), _PACKET):
-                    client.send(kind + data[start : start + _PACKET])
-
-    async def read_line(self) -> str:
-        """A line of standard input without its end; empty at the end of file."""
-        return (await self._input.readline()).decode().rstrip("\n")
-
-    async def read_all(self) -> str:
-        return (await self._input.read()).decode()
-
-    def exit(self, code: int) -> Never:
-        raise Exited(ExitStatus("exited", code))
-
-    def run_out_of_memory(self) -> Never:
-        raise Exited(ExitStatus("oom", signal=signal.SIGKILL))
-
-    def connect(self) -> Stdio:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self._clients.append(ours)
-        reader = asyncio.create_task(self._feed(ours))
-        self._readers.add(reader)
-        reader.add_done_callback(self._readers.discard)
-        control = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC) if self.spec.terminal else None
-        return Stdio(theirs.detach(), control)
-
-    async def _feed(self, client: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):
-            while data := await loop.sock_recv(client, _PACKET):
-                if self.spec.stdin:
-                    self._input.feed_data(data)
-            if self.spec.stdin:
-                self._input.feed_eof()
-
-    def close(self) -> None:
-        """The end of file for everybody, after everything that was written."""
-        for reader in self._readers:
-            reader.cancel()
-        for client in self._clients:
-            client.close()
+_CAPABILITIES = frozenset(
+    {
+        *("attach", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal", "top", "update"),
+        "update-pids",
+    }
+)
+_ID_LIMIT = 2**32 - 1
 
 
 @dataclass(slots=True)
@@ -118,11 +43,22 @@ class _Held:
     process: MemoryProcess
     state: SandboxState = SandboxState.CREATED
     limits: Limits | None = None
-    task: asyncio.Task[ExitStatus] | None = None
     ended: asyncio.Future[ExitStatus] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     execs: dict[str, MemoryProcess] = field(default_factory=dict)
+    """That wait for their start."""
+    running: dict[MemoryProcess, asyncio.Task[ExitStatus]] = field(default_factory=dict)
+    """Its processes."""
+    going: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while it is not paused."""
+    held_back: list[tuple[Signals, bool]] = field(default_factory=list)
+    """Signals that came while it was."""
+
+    @property
+    def task(self) -> asyncio.Task[ExitStatus] | None:
+        """Of the entrypoint, while it runs."""
+        return self.running.get(self.process)
 
 
 class MemoryRuntime:
@@ -148,20 +84,9 @@ class MemoryRuntime:
         return self._world
 
     async def info(self) -> RuntimeInfo:
-        capabilities = {
-            "attach",
-            "exec",
-            "logs",
-            "limits",
-            "pause",
-            "prepare",
-            "stats",
-            "terminal",
-            "top",
-            "update",
-            "update-pids",
-        }
-        return RuntimeInfo("memory", "1", frozenset(capabilities), {}, "none")
+        return RuntimeInfo(
+            "memory", "1", _CAPABILITIES, {"programs": ", ".join(sorted(self._programs))}, "none"
+        )
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
         self._fault("create")
@@ -172,18 +97,19 @@ class MemoryRuntime:
         log = spec.log or self._logs / f"{id}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
-        process = MemoryProcess(spec.process, spec.hostname, log, self._clock)
-        self._world[id] = _Held(spec, log, process, limits=spec.limits)
+        going = asyncio.Event()
+        going.set()
+        process = MemoryProcess(
+            spec.process, spec.hostname, log, self._clock, going, leave_stdin_open=spec.leave_stdin_open
+        )
+        self._world[id] = _Held(spec, log, process, limits=spec.limits, going=going)
         return Sandbox(id, SandboxState.CREATED, os.getpid())
 
     def _check(self, spec: AgentSpec) -> None:
-        if not spec.process.args:
-            raise InvalidArgument("there is no command to run", code="spec-invalid")
-        for mount in spec.mounts:
-            if mount.kind == "bind" and not (mount.source and mount.source.exists()):
-                raise InvalidArgument(f"{mount.source} does not exist", code="mount-source-missing")
-        if spec.process.user not in ("", "0", "0:0", "root") and not spec.process.user[0].isdigit():
-            raise InvalidArgument(f"the image has no user {spec.process.user!r}", code="user-unknown")
+        check_process(spec.process)
+        check_limits(spec.limits)
+        check_mounts(spec.mounts)
+        _check_user(spec.process.user)
 
     def _program(self, spec: ProcessSpec) -> Callable[[MemoryProcess], Awaitable[int | None]]:
         program = self._programs.get(spec.args[0])
@@ -202,17 +128,26 @@ class MemoryRuntime:
         if not held.state.can_start():
             raise _wrong_state(id, held.state, "start")
         held.state = SandboxState.RUNNING
-        held.task = asyncio.create_task(self._run(held.process), name=f"sandbox {id}")
-        held.task.add_done_callback(lambda task: self._end(held, task))
+        self._let_go(held, held.process).add_done_callback(lambda task: self._end(held, task))
 
-    async def _run(self, process: MemoryProcess) -> ExitStatus:
+    def _let_go(self, held: _Held, process: MemoryProcess) -> asyncio.Task[ExitStatus]:
+        task = asyncio.create_task(self._run(held, process), name=" ".join(process.spec.args))
+        held.running[process] = task
+        task.add_done_callback(lambda _: self._let_end(held, process))
+        return task
+
+    def _let_end(self, held: _Held, process: MemoryProcess) -> None:
+        """Also of one that was cancelled before its first step."""
+        held.running.pop(process, None)
+        process.close()
+
+    async def _run(self, held: _Held, process: MemoryProcess) -> ExitStatus:
         try:
+            await held.going.wait()
             code = await self._program(process.spec)(process)
             return ExitStatus("exited", code or 0)
         except Exited as end:
             return end.status
-        finally:
-            process.close()
 
     def _end(self, held: _Held, task: asyncio.Task[ExitStatus]) -> None:
         held.state = SandboxState.STOPPED
@@ -231,18 +166,30 @@ class MemoryRuntime:
         held = self._held(id)
         if not held.state.can_signal():
             return
-        if held.task is None:
+        if held.state is SandboxState.CREATED:
             if signum == signal.SIGKILL:
                 held.state = SandboxState.STOPPED
                 held.process.close()
                 held.ended.set_result(ExitStatus("signaled", signal=signum, finished_at=self._clock.now()))
-            return
-        if not held.ended.done():
-            held.ended.set_result(
-                ExitStatus("signaled", signal=signum, finished_at=self._clock.now(), usage=held.process.usage)
-            )
-        held.task.cancel()
-        await asyncio.wait([held.task])
+        elif held.state is SandboxState.PAUSED and signum != signal.SIGKILL:
+            held.held_back.append((signum, everyone))
+        else:
+            await self._deliver(held, signum, everyone)
+
+    async def _deliver(self, held: _Held, signum: Signals, everyone: bool) -> None:
+        ended = []
+        for process, task in [*held.running.items()]:
+            if (process is not held.process and not everyone) or process.handles(signum):
+                continue
+            if process is held.process and not held.ended.done():
+                held.ended.set_result(
+                    ExitStatus("signaled", signal=signum, finished_at=self._clock.now(), usage=process.usage)
+                )
+            process.ended_by = signum
+            task.cancel()
+            ended.append(task)
+        if ended:
+            await asyncio.wait(ended)
 
     async def pause(self, id: SandboxId) -> None:
         self._fault("pause")
@@ -250,6 +197,7 @@ class MemoryRuntime:
         if not held.state.can_pause():
             raise _wrong_state(id, held.state, "pause")
         held.state = SandboxState.PAUSED
+        held.going.clear()
 
     async def resume(self, id: SandboxId) -> None:
         self._fault("resume")
@@ -257,12 +205,16 @@ class MemoryRuntime:
         if not held.state.can_resume():
             raise _wrong_state(id, held.state, "resume")
         held.state = SandboxState.RUNNING
+        held.going.set()
+        while held.held_back:
+            await self._deliver(held, *held.held_back.pop(0))
 
     async def update(self, id: SandboxId, limits: Limits) -> None:
         self._fault("update")
         held = self._held(id)
         if not held.state.can_update():
             raise _wrong_state(id, held.state, "update")
+        check_limits(limits)
         held.limits = limits
 
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
@@ -270,14 +222,19 @@ class MemoryRuntime:
         held = self._held(id)
         if not held.state.can_exec():
             raise _wrong_state(id, held.state, "exec")
+        check_process(process)
+        _check_user(process.user)
         self._execs += 1
         exec_id = f"exec-{self._execs}"
-        made = MemoryProcess(process, held.spec.hostname, None, self._clock)
+        made = MemoryProcess(process, held.spec.hostname, None, self._clock, held.going)
         held.execs[exec_id] = made
         return Exec(exec_id, made.connect() if attach else None)
 
     async def start_exec(self, id: SandboxId, exec_id: str) -> ExitStatus:
         held = self._held(id)
+        process = held.execs.get(exec_id)
+        if process is not None and not held.state.can_exec():
+            raise _wrong_state(id, held.state, "start an exec in")
         process = held.execs.pop(exec_id, None)
         if process is None:
             raise NotFound(f"no exec {exec_id} is waiting in {id}", code="exec-not-found")
@@ -286,15 +243,15 @@ class MemoryRuntime:
         except AosError:
             process.close()
             raise
-        running = asyncio.create_task(self._run(process))
+        running = self._let_go(held, process)
         try:
             await asyncio.wait({running, held.ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended = running.done()
             running.cancel()
             await asyncio.wait([running])
-        if not ended:
-            return ExitStatus("signaled", signal=signal.SIGKILL, finished_at=self._clock.now())
+        if not ended or running.cancelled():
+            return ExitStatus("signaled", signal=process.ended_by, finished_at=self._clock.now())
         return running.result()
 
     async def attach(self, id: SandboxId) -> Stdio:
@@ -359,6 +316,19 @@ class MemoryRuntime:
             raise error
 
 
+def _check_user(user: str) -> None:
+    """There are no files that could know another name."""
+    for name in user.split(":") if user else ():
+        number = int(name) if name.isascii() and name.isdecimal() else None
+        if name != "root" and (number is None or number >= _ID_LIMIT):
+            raise InvalidArgument(
+                f"the image has no user or group {name!r}",
+                code="user-unknown",
+                hint="it knows: root",
+                user=user,
+            )
+
+
 def _wrong_state(id: SandboxId, state: SandboxState, verb: str) -> FailedPrecondition:
     return FailedPrecondition(
         f"cannot {verb} sandbox {id}: it is {state.value}", code="sandbox-state", sandbox=id
@@ -367,8 +337,8 @@ def _wrong_state(id: SandboxId, state: SandboxState, verb: str) -> FailedPrecond
 
 def _lacks(capability: str) -> Never:
     raise errors.NotImplemented(
-        f"the memory backend cannot {capability} processes",
+        f"the memory backend cannot {capability} a sandbox",
         code="capability-missing",
-        hint="the gvisor backend will",
+        hint="a backend that isolates can: oci or gvisor",
         backend="memory",
     )
