@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aos.runtime.state import ExitStatus, SandboxState
     from aos.testing.runtime.kit import Kit
 
-__all__ = ["Cases", "Run", "case", "collect", "needs", "said"]
+__all__ = ["Cases", "Run", "case", "collect", "needs", "said", "whole_lines"]
 
 _SECONDS = 30
 _SETTLE = 5.0
@@ -100,6 +100,18 @@ async def said(stdio: Stdio, wanted: bytes) -> bytes:
             assert packet, f"it ended after {heard!r}, without {wanted!r}"
             heard += packet[1:]
     return heard
+
+
+def whole_lines(log: str) -> list[tuple[str, str]]:
+    """Stream and text of each line; a writer may have been cut off in the middle of one, and gone on."""
+    begun = {"stdout": "", "stderr": ""}
+    found = []
+    for _, stream, tag, text in (line.split(" ", 3) for line in log.split("\n")[:-1]):
+        begun[stream] += text
+        if tag == "F":
+            found.append((stream, begun[stream]))
+            begun[stream] = ""
+    return found
 
 
 class Cases:
@@ -193,10 +205,9 @@ class Cases:
         return [sandbox.id for sandbox in await runtime.list()]
 
     async def logged(self, runtime: Runtime, id: SandboxId, wanted: str) -> list[str]:
-        """The texts of the log's whole lines, once the wanted one is among them."""
+        """The log's whole lines, once the wanted one is among them."""
         while True:
-            lines = (await runtime.logs(id)).read_text().splitlines()
-            texts = [line.split(" ", 3)[3] for line in lines if line.split(" ", 3)[2:3] == ["F"]]
+            texts = [text for _, text in whole_lines((await runtime.logs(id)).read_text())]
             if wanted in texts:
                 return texts
             await asyncio.sleep(0.01)
@@ -204,8 +215,7 @@ class Cases:
     async def counted(self, runtime: Runtime, id: SandboxId, beyond: int = 0) -> list[int]:
         """The numbers that `count` has written, once there is one beyond."""
         while True:
-            lines = (await runtime.logs(id)).read_text().splitlines()
-            numbers = [int(line.split(" ", 3)[3]) for line in lines if line.split(" ", 3)[2:3] == ["F"]]
+            numbers = [int(text) for _, text in whole_lines((await runtime.logs(id)).read_text())]
             if numbers and numbers[-1] > beyond:
                 return numbers
             await asyncio.sleep(0.02)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from aos.testing.runtime.cases import Cases, case, collect
+from aos.testing.runtime.cases import Cases, case, collect, whole_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,8 @@ class Logs(Cases):
     @case
     async def test_log_keeps_the_order(self, kit: Kit) -> None:
         found = await self.log(kit, self.spec(kit, "lines", "1000"))
-        assert [text for *_, text in found] == [b"line %d" % number for number in range(1, 1001)]
+        log = "".join(" ".join(map(bytes.decode, fields)) + "\n" for fields in found)
+        assert whole_lines(log) == [("stdout", f"line {number}") for number in range(1, 1001)]
         times = [datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", at.decode())) for at, *_ in found]
         assert times == sorted(times)
 
