@@ -247,6 +247,7 @@ class Making:
         except ToolFailed as error:
             if record.image:
                 raise bad_image(Path(record.image), str(error).rpartition(": ")[2]) from error
+            self._host.directory(id)  # NotFound when it was deleted meanwhile
             raise failure(str(error), self._command(id), record.tree()) from error
 
     def _command(self, id: SandboxId) -> str:
