@@ -15,6 +15,7 @@ from fix_installation import aos, busybox_root, installation
 from fix_network import world
 from fix_python import debian_root, python, python_root
 from fix_registry import docker_registry, stub_registry
+from fix_rootless import ordinary_user
 
 __all__ = [
     "aos",
@@ -25,6 +26,7 @@ __all__ = [
     "debian_root",
     "docker_registry",
     "installation",
+    "ordinary_user",
     "pytest_terminal_summary",
     "python",
     "python_root",

@@ -8,7 +8,6 @@ time, and whoever was killed between any two lines has left nothing that matters
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import os
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aos.errors import AosError, FailedPrecondition, ResourceExhausted
 from aos.runtime.network import links, nftables
 from aos.runtime.network.addresses import choose_pool, gateway_of, next_address, parse_pool
-from aos.runtime.network.firewall import Table
+from aos.runtime.network.firewall import Guarded, Table
 from aos.runtime.network.lease import LEASE, Lease, Leases
 from aos.runtime.network.netlink import Netlink, NetlinkError
 from aos.runtime.network.ports import choose_ports
@@ -28,15 +27,15 @@ from aos.runtime.network.protocol import Connection
 from aos.runtime.network.resolvers import host_resolvers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from ipaddress import IPv4Address
 
     from aos.runtime.network.netlink import Message
-    from aos.runtime.spec import NetworkSpec
+    from aos.runtime.network.resolvers import Resolvers
+    from aos.runtime.spec import NetworkSpec, Port
 
 __all__ = ["BridgeConfig", "BridgeFacts", "BridgeNetwork"]
 
-_CLONE_NEWNET = 0x40000000
 _STALE = frozenset((errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EEXIST, errno.EBUSY))
 """What the kernel says when the table is gone, or the bridge, or its index is another link's now; and when the table still
 has a port of a sandbox that has ended."""
@@ -108,11 +107,11 @@ class BridgeNetwork:
     # What a backend asks for (protocol.py).
 
     def reserve(self, directory: Path, spec: NetworkSpec) -> Connection:
-        resolvers = host_resolvers()
+        resolvers = self._resolvers()
         with self._changing("prepare the network of sandboxes"):
             pool = self._ready()
             taken = [port for _, lease in self._live() for port in lease.ports] if spec.ports else []
-            ports = choose_ports(spec.ports, taken)
+            ports = self._choose_ports(spec.ports, taken)
             address = self._choose_address(pool)
             name = hashlib.sha256(f"{self._config.installation} {directory} {address}".encode()).hexdigest()
             lease = Lease(
@@ -122,9 +121,8 @@ class BridgeNetwork:
         return Connection(f"{address}\t{{name}}\n", resolvers.text())
 
     def enter(self, directory: Path) -> _Inside:
-        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise _failed("make a network namespace", OSError(number, os.strerror(number)))
+        with _working("make a network namespace"):
+            links.new_namespace()
         # Links to come have no addresses of IPv6; the loopback interface keeps ::1.
         _set("ipv6/conf/default/disable_ipv6", "1")
         namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -142,7 +140,7 @@ class BridgeNetwork:
                 links.make_veth(self._route, self._bridge, lease.link, lease.address, inside.namespace)
 
             self._or_settled(link)
-            self._or_settled(lambda: self._commit(self._table(pool).add(lease.guarded(directory.name))))
+            self._or_settled(lambda: self._commit(self._table(pool).add(self._guarded(directory, lease))))
             if lease.bandwidth.down is not None:
                 links.shape(self._route, lease.link, lease.bandwidth.down)
         with _working(f"connect {directory.name} to the network"):
@@ -159,7 +157,7 @@ class BridgeNetwork:
             if not self._leases.give_back(lease.address, directory) or pool is None:
                 return
             try:
-                self._commit(self._table(pool).drop(lease.address, lease.ports))
+                self._commit(self._table(pool).drop(lease.address, self._ports(lease)))
             except NetlinkError as error:
                 if error.errno not in _STALE:
                     raise
@@ -189,7 +187,30 @@ class BridgeNetwork:
             one.close()
         self._sockets = None
 
+    def call(self, work: Callable[[], _T]) -> _T:
+        """Where links and table are."""
+        return work()
+
+    # What an ordinary user's network does otherwise (user.py).
+
+    def open_addresses(self) -> Netlink | None:
+        """What hears of other addresses of the host, where the table has to be told of them."""
+        return None
+
+    def _resolvers(self) -> Resolvers:
+        return host_resolvers()
+
+    def _choose_ports(self, asked: Sequence[Port], taken: Sequence[Port]) -> tuple[Port, ...]:
+        return choose_ports(asked, taken)
+
+    def _ports(self, lease: Lease) -> tuple[Port, ...]:
+        """As they come to the table."""
+        return lease.ports
+
     # Under the lock.
+
+    def _guarded(self, directory: Path, lease: Lease) -> Guarded:
+        return Guarded(lease.address, directory.name, lease.egress, lease.resolvers, self._ports(lease))
 
     @property
     def _route(self) -> Netlink:
@@ -261,7 +282,7 @@ class BridgeNetwork:
             for _, lease in live:
                 with contextlib.suppress(NetlinkError):  # it ends just now
                     links.join_bridge(self._route, bridge, lease.link)
-        self._commit(self._table(pool).rebuild(lease.guarded(directory.name) for directory, lease in live))
+        self._commit(self._table(pool).rebuild(self._guarded(*one) for one in live))
 
     def _or_settled(self, work: Callable[[], _T]) -> _T:
         """Do it; when what it needs is not as it should be, once more after that is made anew."""

@@ -49,6 +49,8 @@ class Table:
     pool: IPv4Network
     group: int
     """Of nfnetlink_log: where refused packets are told of."""
+    own: tuple[IPv4Network, ...] = ()
+    """Addresses of the host that the namespace of the table does not know for its own."""
 
     def rebuild(self, guarded: Iterable[Guarded]) -> list[Message]:
         """The table as it has to be, in place of the one there is: no packet meets anything between."""
@@ -101,9 +103,10 @@ class Table:
 
     def _frame(self) -> list[Message]:
         name = self.name
+        own = [one for one in self.own if not any(map(one.subnet_of, PROTECTED))]
         ours, elsewhere = nft.to_link(self.bridge), nft.to_link(self.bridge, other=True)
         messages = [
-            *nft.add_set(name, _PROTECTED, 1, PROTECTED),
+            *nft.add_set(name, _PROTECTED, 1, [*PROTECTED, *own]),
             nft.add_map(name, _BY_SOURCE, 2, nft.ADDRESS, 4),
             nft.add_map(name, _PORTS, 3, nft.PORT_KEY, 8, nft.TARGET),
             nft.add_map(name, _PORTS_AT, 4, nft.PORT_AT_KEY, 12, nft.TARGET),

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from aos.runtime.network.firewall import Guarded
 from aos.runtime.network.rules import parse_egress, parse_port, port_text, rule_text
 from aos.runtime.spec import Bandwidth
 
@@ -45,9 +44,6 @@ class Lease:
     ports: tuple[Port, ...]
     """With the ports of the host that were chosen."""
     bandwidth: Bandwidth
-
-    def guarded(self, sandbox: str) -> Guarded:
-        return Guarded(self.address, sandbox, self.egress, self.resolvers, self.ports)
 
     def write(self, directory: Path) -> None:
         raw = {

@@ -6,8 +6,9 @@ so also what goes from one sandbox to another passes the host's firewall, which 
 
 from __future__ import annotations
 
+import ctypes
 import errno
-import ipaddress
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -31,13 +32,15 @@ from aos.runtime.network.netlink import (
 __all__ = [
     "INSIDE",
     "Route",
-    "addresses_of",
+    "addresses",
     "configure_inside",
     "delete_link",
+    "enter_namespace",
     "index_of",
     "join_bridge",
     "make_bridge",
     "make_veth",
+    "new_namespace",
     "open_route",
     "routes",
     "shape",
@@ -64,6 +67,8 @@ _VETH_PEER = 1
 _BRIDGE_SNOOPING = 23
 _PORT_ISOLATED = 33
 _ROOT = 0xFFFFFFFF
+_IFA_LOCAL = 2
+_CLONE_NEWNET = 0x40000000
 _LOOPBACK, _FIRST_INDEX = 1, 2
 """Of the links of a sandbox's namespace. Knowing them saves questions, each of which waits for a lock of the kernel that
 the end of any namespace on the host holds for milliseconds."""
@@ -203,14 +208,30 @@ def routes(route: Netlink) -> list[Route]:
     return found
 
 
-def addresses_of(route: Netlink, name: str) -> list[ipaddress.IPv4Interface]:
-    index = index_of(route, name)
+def addresses(route: Netlink) -> set[IPv4Address]:
+    """Of all links."""
     bodies = route.dump(Message(_GETADDR, DUMP, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)))
-    return [
-        ipaddress.IPv4Interface((local, body[1]))
-        for body in bodies
-        if struct.unpack_from("=I", body, 4)[0] == index and (local := attributes(body[8:]).get(2))
-    ]
+    return {IPv4Address(local) for body in bodies if (local := attributes(body[8:]).get(_IFA_LOCAL))}
+
+
+def new_namespace() -> None:
+    """Take the calling thread into a network namespace with nothing in it, for good."""
+    _checked(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
+
+
+def enter_namespace(path: str) -> None:
+    """Take the calling thread into one that is there, for good."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET))
+    finally:
+        os.close(descriptor)
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _ifinfo(index: int = 0, *, up: bool = True) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from aos.rootless.user import in_user_namespace
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -29,5 +31,10 @@ class BridgeMaker:
             if self._made is None:
                 from aos.runtime.network.bridge import BridgeConfig, BridgeNetwork
 
-                self._made = BridgeNetwork(BridgeConfig(*self._settings), lambda: self.on_use())
+                network = BridgeNetwork
+                if in_user_namespace():
+                    from aos.runtime.network.user import UserNetwork
+
+                    network = UserNetwork
+                self._made = network(BridgeConfig(*self._settings), lambda: self.on_use())
             return self._made

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aos.runtime.spec import Port
 
-__all__ = ["choose_ports"]
+__all__ = ["choose_ports", "port_in_use"]
 
 _ATTEMPTS = 100
 
@@ -33,16 +33,16 @@ def choose_ports(asked: Sequence[Port], taken: Sequence[Port]) -> tuple[Port, ..
 def _choose(port: Port, taken: Sequence[Port]) -> Port:
     if port.host:
         if any(_same(port, one) for one in taken):
-            raise _in_use(port, "another agent has it")
+            raise port_in_use(port, "another agent has it")
         if _bind(port) is None:
-            raise _in_use(port, "a program of this host listens there")
+            raise port_in_use(port, "a program of this host listens there")
         return port
     for _ in range(_ATTEMPTS):
         number = _bind(port)
         found = replace(port, host=number or 0)
         if number and not any(_same(found, one) for one in taken):
             return found
-    raise _in_use(port, "none is free")
+    raise port_in_use(port, "none is free")
 
 
 def _same(one: Port, other: Port) -> bool:
@@ -72,7 +72,7 @@ def _bind(port: Port) -> int | None:
         return number
 
 
-def _in_use(port: Port, why: str) -> AlreadyExists:
+def port_in_use(port: Port, why: str) -> AlreadyExists:
     at = f"{port.address}:" if port.address else ""
     return AlreadyExists(
         f"port {at}{port.host or 'any'}/{port.protocol} of this host cannot be published: {why}",

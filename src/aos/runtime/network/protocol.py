@@ -4,8 +4,7 @@
 while the sandbox is being made; `release` when it has ended, or was not made after all. The namespace belongs to the
 processes in it, conmon first of all: it needs no cleaning, whoever is killed.
 
-Only an implementation for root is there (bridge.py). One for ordinary users starts pasta or slirp4netns on the
-namespace in `connect`; those end with it by themselves.
+bridge.py is root's; user.py puts the same bridge into a namespace of an ordinary user's.
 """
 
 from __future__ import annotations

@@ -53,14 +53,21 @@ class Watch:
         self._settling: asyncio.Task[None] | None = None
         self._again = False
         self._sockets: list[Netlink] = []
-        self._listen(lambda: nftables.open_netfilter(groups=[_TABLES_GROUP]), self._table_changed)
-        self._listen(lambda: _open_log(network.group), self._refused)
+        table, refusals = (
+            lambda: nftables.open_netfilter(groups=[_TABLES_GROUP]),
+            lambda: _open_log(network.group),
+        )
+        self._listen(lambda: network.call(table), self._table_changed)
+        self._listen(lambda: network.call(refusals), self._refused)
+        self._listen(network.open_addresses, self._addresses_changed)
 
-    def _listen(self, make: Callable[[], Netlink], ready: Callable[[Netlink], None]) -> None:
+    def _listen(self, make: Callable[[], Netlink | None], ready: Callable[[Netlink], None]) -> None:
         try:
             listener = make()
         except OSError as error:
             log.warning("the firewall cannot be watched: %s", error)
+            return
+        if listener is None:
             return
         listener.socket.setblocking(False)
         self._sockets.append(listener)
@@ -82,6 +89,17 @@ class Watch:
             changed = True  # what was lost may have been about us
         if changed:
             self.settle("somebody changed the firewall's table")
+
+    def _addresses_changed(self, listener: Netlink) -> None:
+        try:
+            for _ in listener.events():
+                pass
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+        self.settle("the host has other addresses")
 
     def settle(self, why: str) -> None:
         """Make table and bridge anew; when that is under way, once more after it."""
