@@ -148,7 +148,9 @@ def _equip(name: str, home: Path) -> OrdinaryUser:
 def _command(name: str, directory: Path) -> Path:
     """The command, with a Python that the user may execute: ours, or the distribution's of the same version."""
     becoming = ["setpriv", "--reuid", name, "--clear-groups", "--", "sh", "-c"]  # which itself still may more
-    tried = subprocess.run([*becoming, f"exec {sys.executable} -c ''"], stderr=subprocess.DEVNULL, check=False)
+    tried = subprocess.run(
+        [*becoming, f"exec {sys.executable} -c ''"], stderr=subprocess.DEVNULL, check=False
+    )
     if tried.returncode == 0:
         return COMMAND
     version = f"python3.{sys.version_info.minor}"

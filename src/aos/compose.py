@@ -576,6 +576,7 @@ def enter_user_namespace(config: Config) -> None:
         from aos.rootless.namespace import enter
 
         enter(config.state, os.environ)
+        config.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def serve_node(*, ready: int | None = None) -> None:
