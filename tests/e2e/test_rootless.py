@@ -279,13 +279,13 @@ def test_a_network(user: OrdinaryUser, elsewhere: str) -> None:
     port = _published(user)
     assert _until(lambda: _ask(port)).endswith(b"hello\n")
     assert user("exec", "web", "sh", "-c", ASK.format(elsewhere, 8080)).out == "from elsewhere\n"
-    with socket.create_server(("198.51.100.1", 0)) as ours:  # which the host got before the network was made
-        for address, number in (
-            (("198.51.100.1"), ours.getsockname()[1]),
-            ("169.254.169.254", 80),
-            ("10.0.2.2", 80),
-        ):
+    with socket.create_server(("", 0)) as ours:
+        number = ours.getsockname()[1]
+        for address in ("198.51.100.1", "169.254.169.254", "10.0.2.2"):  # the host's, metadata, slirp4netns's
             assert user("exec", "web", "sh", "-c", ASK.format(address, number), check=1).out == ""
+        # One that the host gets while the network is there.
+        subprocess.run(["ip", "address", "add", "203.0.113.7/32", "dev", _link()], check=True)
+        _until(lambda: _refused(user, "203.0.113.7", number))
     events = user("events").out
     assert "network.refused" in events
     assert "destination=169.254.169.254" in events
@@ -317,6 +317,16 @@ def test_a_network(user: OrdinaryUser, elsewhere: str) -> None:
     user("rm", "--force", "web")
     user("node", "stop")
     user.settle()
+
+
+def _link() -> str:
+    return f"aosr{os.getpid() % 10000}a"
+
+
+def _refused(user: OrdinaryUser, address: str, port: int) -> None:
+    done = user("exec", "web", "sh", "-c", ASK.format(address, port), check=False)
+    if done.code != 1 or "can't connect" not in done.err:
+        raise OSError(f"{address} is reached: {done}")
 
 
 def _published(user: OrdinaryUser) -> int:

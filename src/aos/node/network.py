@@ -71,6 +71,7 @@ class NodeNetwork:
         self._network.on_use = begin
         if self._used.exists():
             await self._settle()
+        if self._used.exists():
             self._start_watching()
         return self
 
@@ -96,6 +97,8 @@ class NodeNetwork:
             from aos.runtime.network.watch import Watch
 
             self._watch = Watch(self._network(), self._refused)
+        else:
+            self._watch.listen()
 
     def _refused(self, refusal: Refusal) -> None:
         node, found = self._node, self._owner(refusal.sandbox)

@@ -24,7 +24,7 @@ class BridgeMaker:
         self._made: BridgeNetwork | None = None
         self.directory = directory
         self.on_use: Callable[[], None] = lambda: None
-        """Called, in some thread, when the network is about to be used for the first time."""
+        """Called, in some thread, when the network is about to be used for the first time, or somewhere else."""
 
     def __call__(self) -> BridgeNetwork:
         with self._lock:

@@ -16,13 +16,14 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aos.errors import FailedPrecondition
+from aos.errors import AlreadyExists, FailedPrecondition
 from aos.runtime.backends.supervised.record import process_start
 from aos.runtime.network.bridge import BridgeFacts, BridgeNetwork
 from aos.runtime.network.links import addresses, enter_namespace, new_namespace, open_route
@@ -71,41 +72,45 @@ class UserNetwork(BridgeNetwork):
         self._directory = config.directory
         self._own: tuple[IPv4Network, ...] = ()
         self._thread: tuple[int, ThreadPoolExecutor] | None = None
+        self._used = on_use
+        self._changes = threading.RLock()
+        """Held by whoever asks for anything: a port is opened by the one who has leased it."""
 
     # In the namespace, by the one thread that is there.
 
     def call(self, work: Callable[[], _T]) -> _T:
-        thread = self._inside()
-        self._own = _host_addresses()
-        return thread.submit(work).result()
+        with self._changes:
+            thread = self._inside()
+            self._own = _host_addresses()
+            return thread.submit(work).result()
 
     def reserve(self, directory: Path, spec: NetworkSpec) -> Connection:
-        taken = [replace(port, address="") for _, lease in self._leases_now() for port in lease.ports]
-        chosen = replace(spec, ports=choose_ports(spec.ports, taken))
-        promised = self.call(lambda: super(UserNetwork, self).reserve(directory, chosen))
-        try:
-            for port in chosen.ports:
-                self._publish(port)
-        except BaseException:
-            self.release(directory)
-            raise
-        return promised
+        with self._changes:
+            taken = [replace(port, address="") for _, lease in self._leases_now() for port in lease.ports]
+            chosen = replace(spec, ports=choose_ports(spec.ports, taken))
+            promised = self.call(lambda: super(UserNetwork, self).reserve(directory, chosen))
+            try:
+                for port in chosen.ports:
+                    self._publish(port)
+            except BaseException:
+                self.release(directory)
+                raise
+            return promised
 
     def connect(self, inside: _Inside) -> None:
         self.call(lambda: super(UserNetwork, self).connect(inside))
 
     def release(self, directory: Path) -> None:
-        self.call(lambda: super(UserNetwork, self).release(directory))
-        self._publish_all()
+        with self._changes:
+            self.call(lambda: super(UserNetwork, self).release(directory))
+            self._publish_all()
 
     def settle(self) -> None:
-        if self._note() is None:
-            return
-        self.call(super().settle)
-        if any(self._leases_now()):
+        with self._changes:
+            if not any(self._leases_now()):
+                return self._end()
+            self.call(super().settle)
             self._publish_all()
-        else:
-            self._end()
 
     def facts(self) -> BridgeFacts:
         return self.call(super().facts)
@@ -136,8 +141,13 @@ class UserNetwork(BridgeNetwork):
         uplink = self._note()
         if uplink is None or not uplink.connected:
             uplink = self._begin(uplink)
+            self._publish_all()
         if self._thread is None or self._thread[0] != uplink.holder:
-            self._sockets, self._pool = None, None  # they were of a namespace that is gone
+            self._sockets, self._pool, self._on_use = (
+                None,
+                None,
+                self._used,
+            )  # those were of another namespace
             self._thread = uplink.holder, _thread_in(f"/proc/{uplink.holder}/ns/net")
         return self._thread[1]
 
@@ -199,7 +209,8 @@ class UserNetwork(BridgeNetwork):
                 os.kill(pid, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        (self._directory / _NOTE).unlink(missing_ok=True)
+        for name in (_NOTE, "pool"):
+            (self._directory / name).unlink(missing_ok=True)
         if self._thread is not None:
             self._thread[1].shutdown()
             self._thread = None
@@ -220,7 +231,8 @@ class UserNetwork(BridgeNetwork):
         for key in there.keys() - wanted.keys():
             self._ask("remove_hostfwd", id=there[key])
         for key in wanted.keys() - there.keys():
-            self._publish(wanted[key])
+            with suppress(AlreadyExists):  # somebody else has it by now
+                self._publish(wanted[key])
 
     def _publish(self, port: Port) -> None:
         protocol, address, number = _key(port)

@@ -53,6 +53,12 @@ class Watch:
         self._settling: asyncio.Task[None] | None = None
         self._again = False
         self._sockets: list[Netlink] = []
+        self.listen()
+
+    def listen(self) -> None:
+        """Where the network is now: an ordinary user's may have been made anew."""
+        self._close_sockets()
+        network = self._network
         table, refusals = (
             lambda: nftables.open_netfilter(groups=[_TABLES_GROUP]),
             lambda: _open_log(network.group),
@@ -64,7 +70,7 @@ class Watch:
     def _listen(self, make: Callable[[], Netlink | None], ready: Callable[[Netlink], None]) -> None:
         try:
             listener = make()
-        except OSError as error:
+        except (OSError, AosError) as error:
             log.warning("the firewall cannot be watched: %s", error)
             return
         if listener is None:
@@ -130,10 +136,14 @@ class Watch:
             if error.errno != errno.ENOBUFS:
                 raise  # else: more than anybody would read
 
-    async def close(self) -> None:
+    def _close_sockets(self) -> None:
         for listener in self._sockets:
             self._loop.remove_reader(listener.socket)
             listener.close()
+        self._sockets.clear()
+
+    async def close(self) -> None:
+        self._close_sockets()
         if self._settling is not None:
             await asyncio.wait([self._settling])
 
