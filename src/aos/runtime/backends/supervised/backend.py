@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SupervisedRuntime"]
 
+_OF_CGROUPS = {"limits", "pause"}
+
 
 _RESTARTS = "run the agent with `--runtime gvisor`; without it an agent restarts from its entrypoint"
 _LACKED = {
@@ -96,7 +98,7 @@ class SupervisedRuntime:
         return RuntimeInfo(
             host.tool.backend,
             versions[0],
-            host.tool.capabilities,
+            host.tool.capabilities - (_OF_CGROUPS if host.cgroups.version == "none" else set()),
             {
                 "runtime": runtime,
                 "conmon": f"{conmon} ({versions[1]})",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aos import errors
 from aos.errors import AosError, FailedPrecondition
+from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.mounts import STAGE
 from aos.runtime.backends.supervised.native import clone_tree, map_ids, user_namespace
 
@@ -52,6 +53,8 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
             )
         if spec.confinement.devices:  # runc takes a device's name inside for its name on the host
             raise _unavailable("it has devices of the host")
+        if in_user_namespace():
+            raise _unavailable("an ordinary user has ids for one range, which all sandboxes of the user's are in")
         return _own(host, directory, spec)
     except AosError:
         if wanted == "private":
