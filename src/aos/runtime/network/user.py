@@ -143,11 +143,8 @@ class UserNetwork(BridgeNetwork):
             uplink = self._begin(uplink)
             self._publish_all()
         if self._thread is None or self._thread[0] != uplink.holder:
-            self._sockets, self._pool, self._on_use = (
-                None,
-                None,
-                self._used,
-            )  # those were of another namespace
+            self.close()  # what it has was of another namespace
+            self._pool, self._on_use = None, self._used
             self._thread = uplink.holder, _thread_in(f"/proc/{uplink.holder}/ns/net")
         return self._thread[1]
 
