@@ -18,11 +18,11 @@ import pytest
 from aos.compose import bridge_network
 from aos.config import Config
 from aos.content.store import ContentStore
-from aos.errors import FailedPrecondition
+from aos.errors import AosError, FailedPrecondition
 from aos.package import load_package
 from aos.registry.local import LocalRegistry
 from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
-from aos.runtime.spec import AgentSpec, Mount, ProcessSpec, Rootfs
+from aos.runtime.spec import AgentSpec, Confinement, Limits, Mount, ProcessSpec, Rootfs, Ulimit
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import Kit, RuntimeConformance, case, shell_command
 from fix_installation import requires_root
@@ -188,6 +188,77 @@ class SupervisedCases(IsolatedCases):
         yield SupervisedKit(config, content, load_package(content.blobs, digest).layers, tool, cls.users)
         Traces.of(config).settle(config, before)
         shutil.rmtree(home)
+
+    @case
+    async def test_a_fork_bomb_stays_within_its_limit(self, kit: SupervisedKit) -> None:
+        script = "bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 0.5; echo survived"
+        spec = replace(self.shell(kit, script), limits=Limits(pids=32, memory=256 << 20))
+        runtime = kit.make()
+        async with self.running(runtime, spec) as id:
+            await asyncio.sleep(0.3)
+            pids = (await runtime.stats(id)).pids
+            assert pids is None or pids <= 64  # gVisor's own threads count on the host
+
+    @case
+    async def test_open_files_are_limited(self, kit: SupervisedKit) -> None:
+        script = (
+            'i=3; while [ $i -lt 200 ]; do eval "exec $i</bin/busybox" || break; i=$((i+1)); done; echo $i'
+        )
+        few = Confinement(ulimits=(Ulimit("nofile", 32, 32),))
+        run = await self.run(kit.make(), replace(self.shell(kit, f"({script})"), confinement=few))
+        assert b"200" not in run.out
+
+    @case
+    async def test_a_disk_of_its_own_is_full_when_it_is_full(self, kit: SupervisedKit) -> None:
+        script = "dd if=/dev/zero of=/fill bs=1M count=64 2>&1 | grep -c 'No space'; rm /fill; echo fits > /x; cat /x"
+        spec = self.shell(kit, script)
+        spec = replace(spec, rootfs=replace(spec.rootfs, size=16 << 20))
+        assert (await self.says(kit, spec)).split() == ["1", "fits"]
+
+    @case
+    async def test_a_disk_of_its_own_has_an_end_of_files(self, kit: SupervisedKit) -> None:
+        script = "i=0; while mkdir /d$i 2>/dev/null && [ $i -lt 9000 ]; do i=$((i+1)); done; echo $i"
+        spec = self.shell(kit, script)
+        spec = replace(spec, rootfs=replace(spec.rootfs, size=4 << 20))
+        assert 0 < int(await self.says(kit, spec)) < 9000
+
+    @case
+    async def test_a_link_where_a_path_was_allowed_is_refused(
+        self, kit: SupervisedKit, tmp_path: Path
+    ) -> None:
+        """Whoever may write beside the source swaps it after the policy has looked."""
+        (tmp_path / "allowed").mkdir()
+        source = tmp_path / "allowed" / "data"
+        source.symlink_to("/etc")
+        spec = self.shell(kit, "ls /data")
+        refused = replace(spec, mounts=(Mount("bind", "/data", source, follow=False),))
+        with pytest.raises(FailedPrecondition) as error:
+            await kit.make().create(self.id(), refused)
+        assert error.value.code == "mount-failed"
+        followed = replace(spec, mounts=(Mount("bind", "/data", source),))  # the control
+        assert "passwd" in await self.says(kit, followed)
+
+    @case
+    async def test_a_link_in_a_mount_leads_no_other_mount_away(
+        self, kit: SupervisedKit, tmp_path: Path
+    ) -> None:
+        """An agent leaves a link in its volume; the next sandbox mounts something at it."""
+        volume, other = tmp_path / "volume", tmp_path / "other"
+        volume.mkdir()
+        other.mkdir()
+        (other / "version").write_text("forged\n")
+        for target in ("/proc", "../../../../../../proc", "/"):
+            (volume / "link").unlink(missing_ok=True)
+            (volume / "link").symlink_to(target)
+            spec = self.shell(kit, "cat /proc/version; ls /bin/busybox")
+            spec = replace(
+                spec, mounts=(Mount("bind", "/volume", volume), Mount("bind", "/volume/link", other))
+            )
+            try:
+                said = await self.says(kit, spec)
+            except AosError:
+                continue
+            assert "forged" not in said and "/bin/busybox" in said
 
     @case
     async def test_a_killed_conmon_is_lost_not_zero(self, kit: SupervisedKit) -> None:
