@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,39 @@ def test_user_ids_of_its_own(aos: Installation, tmp_path: Path) -> None:
         seen.append(int(words[1]))
     assert seen[0] != seen[1] and min(seen) >= 65536
     assert (tmp_path / "new").stat().st_uid == 0  # root of the agent is root of what it was shown
+    (tmp_path / "in").write_text("copied")
+    os.chown(tmp_path / "in", 7, 8)
+    aos("cp", "-a", tmp_path / "in", f"{agents[0]}:/in")
+    assert aos("exec", agents[0], "stat", "-c", "%u %g", "/in").out.split() == ["7", "8"]
+    aos("cp", "-a", f"{agents[0]}:/in", tmp_path / "back")
+    assert ((tmp_path / "back").stat().st_uid, (tmp_path / "back").stat().st_gid) == (7, 8)
     aos("rm", "-f", *agents)
+    refused = aos("run", "--userns", "private", "--network", "bridge", "busybox:1", "-c", "true", check=False)
+    assert refused.code == 125 and "user ids of its own" in refused.err
+
+
+def test_secrets_that_a_package_asks_for(aos: Installation, tmp_path: Path) -> None:
+    (tmp_path / "Agentfile").write_text(
+        """\
+apiVersion: aos.io/v1
+kind: AgentPackage
+metadata: {name: keeper, version: 1.0.0}
+from: busybox:1
+secrets: [token, {name: KEY, env: true}, {name: maybe, required: false}, {name: rc, target: /root/.rc}]
+resources: {disk: 16Mi}
+entrypoint:
+  command: [sh, -c, "cat /run/secrets/token /root/.rc; echo $KEY; ls /run/secrets; df /"]
+"""
+    )
+    aos("build", "-t", "keeper:1", tmp_path)
+    refused = aos("run", "keeper:1", check=False)
+    assert refused.code == 125 and "token, KEY, rc" in refused.err
+    for name in ("token", "rc", "KEY"):
+        (tmp_path / name).write_text(f"of {name}\n")
+    given = [word for name in ("token", "rc", "KEY") for word in ("--secret", f"{name}={tmp_path}/{name}")]
+    out = aos("run", "--rm", *given, "keeper:1").out
+    assert out.startswith("of token\nof rc\nof KEY\ntoken\n")
+    assert int(out.split("\n")[-2].split()[1]) < 17_000  # KiB
 
 
 def test_a_disk_of_its_own_size(aos: Installation) -> None:

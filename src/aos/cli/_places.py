@@ -34,6 +34,8 @@ class Place:
         self._descriptor = descriptor
         self._resolve = resolve
         self.inside = resolve == INSIDE
+        self.first_id = 0
+        """The number on this host of what is 0 in there: an agent may have user ids of its own."""
 
     def close(self) -> None:
         os.close(self._descriptor)

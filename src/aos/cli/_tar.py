@@ -30,20 +30,22 @@ def pack(place: Place, path: str, name: str, out: IO[bytes], *, follow: bool) ->
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as tar:
         descriptor = place.open(path, flags)
         try:
-            _Packing(tar).add(descriptor, name)
+            _Packing(tar, place.first_id).add(descriptor, name)
         finally:
             os.close(descriptor)
 
 
 class _Packing:
-    def __init__(self, tar: tarfile.TarFile) -> None:
+    def __init__(self, tar: tarfile.TarFile, first_id: int) -> None:
         self._tar = tar
+        self._first_id = first_id
         self._seen: dict[tuple[int, int], str] = {}
 
     def add(self, entry: int, name: str) -> None:
         """`entry`: an O_PATH descriptor; what it stands for cannot be changed for something else any more."""
         status = os.fstat(entry)
         member = _member(status, name)
+        member.uid, member.gid = max(0, member.uid - self._first_id), max(0, member.gid - self._first_id)
         if stat.S_ISDIR(status.st_mode):
             self._tar.addfile(member)
             self._add_children(entry, name)
@@ -183,7 +185,7 @@ class _Unpacking:
                 os.utime(descriptor, (member.mtime, member.mtime))
         elif member.issym():
             os.symlink(member.linkname, name, dir_fd=parent)
-            uid, gid = self._owner or (member.uid, member.gid)
+            uid, gid = self._owner_of(member)
             os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         elif member.islnk():
             target = _target(member.linkname, self._rename)
@@ -196,7 +198,7 @@ class _Unpacking:
             os.mkfifo(name, 0o600, dir_fd=parent)
             descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             try:
-                uid, gid = self._owner or (member.uid, member.gid)
+                uid, gid = self._owner_of(member)
                 os.chown(f"/proc/self/fd/{descriptor}", uid, gid)
                 os.chmod(f"/proc/self/fd/{descriptor}", self._mode(member))  # noqa: PTH101
             finally:
@@ -229,8 +231,12 @@ class _Unpacking:
             os.close(directory)
 
     def _own(self, member: tarfile.TarInfo, descriptor: int) -> None:
-        uid, gid = self._owner or (member.uid, member.gid)
+        uid, gid = self._owner_of(member)
         os.fchown(descriptor, uid, gid)
+
+    def _owner_of(self, member: tarfile.TarInfo) -> Owner:
+        first = self._place.first_id
+        return self._owner or (member.uid + first, member.gid + first)
 
     def _mode(self, member: tarfile.TarInfo) -> int:
         return member.mode & (0o7777 if self._set_id else 0o7777 & ~_SETID)

@@ -50,6 +50,7 @@ def main(args: Arguments) -> int:
         _, descriptors = node.call_with_descriptors("agent.root", **call)
     root = Place(descriptors[0], INSIDE)
     try:
+        root.first_id = _first_id(root)
         if source[0] is not None:
             _out(root, source[1], target[1], args)
         else:
@@ -57,6 +58,15 @@ def main(args: Arguments) -> int:
     finally:
         root.close()
     return 0
+
+
+def _first_id(root: Place) -> int:
+    """From the map of its user namespace (user_namespaces(7)), as the kernel shows it to us."""
+    try:
+        with os.fdopen(root.open("/proc/1/uid_map", os.O_RDONLY), "rb") as file:
+            return int(file.readline().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _parse(text: str) -> tuple[str | None, str]:

@@ -51,6 +51,11 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
                 hint="run it with --userns host, or with the oci backend",
                 backend=host.tool.backend,
             )
+        if spec.network.mode not in (
+            "none",
+            "host",
+        ):  # its exec could not enter a namespace that is not its own
+            raise _unavailable(f"its network is {spec.network.mode}")
         if spec.confinement.devices:  # runc takes a device's name inside for its name on the host
             raise _unavailable("it has devices of the host")
         if in_user_namespace():
