@@ -294,7 +294,7 @@ def _lock_of(context: Path, file: Path | None) -> tuple[Path, Lock | None]:
     from aos.build import find_agentfile
 
     path = Path(f"{file or find_agentfile(context)}.lock")
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         return path, None
     from aos.agentfile.lock import load_lock
 
