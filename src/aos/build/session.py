@@ -214,13 +214,13 @@ class Session:
         self._lease.add(package.manifest_digest)
         name, version = definition.metadata.name, definition.metadata.version
         target = f"-{self._request.target}" if self._request.target else ""
-        reference = self._request.tag or f"{name}:{version.replace('+', '_')}{target}"
-        entry = services.registry.tag(
-            reference, package.manifest_digest, name=name, version=version, size=package.size
-        )
-        self._progress.emit(
-            Note(f"built {entry.reference} {package.manifest_digest}, {human_size(package.size)}")
-        )
+        for reference in self._request.tags or (f"{name}:{version.replace('+', '_')}{target}",):
+            entry = services.registry.tag(
+                reference, package.manifest_digest, name=name, version=version, size=package.size
+            )
+            self._progress.emit(
+                Note(f"built {entry.reference} {package.manifest_digest}, {human_size(package.size)}")
+            )
         if self._request.output is not None:
             write_layout(package, services.content.blobs, self._request.output)
             self._progress.emit(Note(f"wrote {self._request.output}"))
