@@ -154,7 +154,7 @@ def build_request(
     *,
     context: Path,
     file: Path | None = None,
-    tag: str | None = None,
+    tags: Sequence[str] = (),
     output: Path | None = None,
     build_args: Sequence[str] = (),
     target: str | None = None,
@@ -182,7 +182,7 @@ def build_request(
         definition=definition,
         context=context,
         lock=_honoured(_lock_of(context, file)[1]) if use_lock else None,
-        tag=parse_reference(tag) if tag is not None else None,
+        tags=tuple(dict.fromkeys(map(parse_reference, tags))),
         output=output,
         target=target,
         platform=platform,
@@ -308,6 +308,8 @@ def lock(
     context: Path,
     file: Path | None = None,
     build_args: Sequence[str] = (),
+    secrets: Sequence[str] = (),
+    ssh: Sequence[str] = (),
     upgrade: Collection[str] | None = (),
     progress: How = "quiet",
 ) -> tuple[Path, list[str]]:
@@ -317,7 +319,14 @@ def lock(
     from aos.build.locking import Upgrade, changes, lock_blocking
 
     request = build_request(
-        config, environ, context=context, file=file, build_args=build_args, use_lock=False
+        config,
+        environ,
+        context=context,
+        file=file,
+        build_args=build_args,
+        use_lock=False,
+        secrets=secrets,
+        ssh=ssh,
     )
     path, old = _lock_of(context, file)
     chosen = Upgrade(everything=upgrade is None, names=frozenset(upgrade or ()))
