@@ -91,8 +91,8 @@ def main(args: Arguments) -> int:
         use_cache=not args["no-cache"],
         fresh_stages=args["no-cache-filter"],
         jobs=count(args["jobs"], "--jobs") if args["jobs"] else 0,
-        cache_from=[Path(directory) for directory in args["cache-from"]],
-        cache_to=[Path(directory) for directory in args["cache-to"]],
+        cache_from=[_cache_directory(text, "--cache-from") for text in args["cache-from"]],
+        cache_to=[_cache_directory(text, "--cache-to") for text in args["cache-to"]],
         secrets=args["secret"],
         ssh=args["ssh"],
         compression=args["compression"],
@@ -118,6 +118,18 @@ def main(args: Arguments) -> int:
             _explain(config, request.id)
     print(package.manifest_digest)
     return 0
+
+
+def _cache_directory(text: str, option: str) -> Path:
+    if text.startswith("type="):  # `./type=…` is a directory
+        from aos.errors import InvalidArgument
+
+        raise InvalidArgument(
+            f"{option} takes a directory, not {text!r:.80}",
+            code="usage",
+            hint=f"{option} DIR; a registry cannot keep results yet",
+        )
+    return Path(text)
 
 
 def _explain(config: Config, id: str) -> None:
