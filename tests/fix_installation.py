@@ -154,18 +154,22 @@ def end_process(pid: int) -> None:
 
 
 def daemon_pids(config: Config) -> list[int]:
-    """The daemons of an installation, found without asking one: at most one, unless two race for the socket."""
+    """The daemons of an installation, found without asking one: at most one, unless two race for the socket.
+
+    What a daemon starts shows the daemon's command line until it has executed its own: it is no daemon, and will soon be
+    a conmon, which nobody may kill by mistake."""
     wanted = b"AOS_STATE=" + os.fsencode(config.state)
-    found = []
+    parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 is_daemon = b"serve_node" in (entry / "cmdline").read_bytes()
                 if is_daemon and wanted in (entry / "environ").read_bytes().split(bytes(1)):
-                    found.append(int(entry.name))
+                    stat = (entry / "stat").read_bytes()
+                    parents[int(entry.name)] = int(stat.rpartition(b") ")[2].split()[1])
             except OSError:
                 continue
-    return found
+    return [pid for pid, parent in parents.items() if parent not in parents]
 
 
 def new_installation() -> Installation:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ _CREATE_SECONDS = 60.0
 """How long an OCI runtime may take to create a process before it counts as hung."""
 
 ATTACH, CONTROL, LOG, PIDFILE, EXIT = "attach", "ctl", "log", "pid", "exit"
-"""What conmon makes in its bundle directory; `exit` is a directory with one file."""
+"""What conmon makes in its bundle directory; `exit` is a directory."""
+_TEMPORARY = re.compile(r"\.[0-9A-Za-z]{6}$")
+"""g_file_set_contents(3) of GLib."""
 
 
 class ConmonFailed(Exception):
@@ -206,17 +209,26 @@ def connect_stdio(bundle: Path, terminal: bool) -> Stdio:
 
 
 def read_exit_file(bundle: Path) -> tuple[int, float] | None:
-    """(what conmon wrote, when), or None when it did not get to write."""
+    """(what conmon wrote, when), or None when it has not written (yet).
+
+    It writes two files, `exit` (--persist-dir) and one with the container's id (--exit-dir), each under a temporary name
+    with six letters behind a dot first. What a directory lists may so be gone when it is opened, and is then there
+    under its name: those names alone count."""
+    directory = f"{bundle}/{EXIT}"
+    found = _read_number(f"{directory}/exit")
+    if found is None:
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if not _TEMPORARY.search(entry.name)]
+            found = next(filter(None, (_read_number(f"{directory}/{name}") for name in names)), None)
+    return found
+
+
+def _read_number(path: str) -> tuple[int, float] | None:
     try:
-        with os.scandir(bundle / EXIT) as entries:
-            for entry in entries:
-                with open(entry.path, encoding="ascii") as file:  # noqa: PTH123 - on the start path
-                    text = file.read().strip()
-                if text.lstrip("-").isdecimal():
-                    return int(text), entry.stat().st_mtime
-    except OSError:
-        pass
-    return None
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 - on the start path
+            return int(file.read()), os.fstat(file.fileno()).st_mtime
+    except (OSError, ValueError):
+        return None
 
 
 def decode_exit(status: int) -> tuple[int | None, int | None]:

@@ -62,16 +62,18 @@ class Ends:
         self._gone.add(gone)  # it goes on, to reap, when the exit file is there first
         gone.add_done_callback(self._gone.discard)
         try:
-            if read_exit_file(directory) is None:
+            written = read_exit_file(directory)
+            if written is None:
                 await asyncio.wait({gone, written_now}, return_when=asyncio.FIRST_COMPLETED)
-            if read_exit_file(directory) is None:
+                written = read_exit_file(directory)
+            if written is None:
                 await gone  # only then is it known that nothing more will be written
+                written = read_exit_file(directory)
         finally:
             enrolling.cancel()
             written_now.cancel()
         if (status := read_status(directory)) is not None:
             return status
-        written = read_exit_file(directory)
         if written is None:
             # Nobody holds the streams and the exit code any more; what still runs cannot be accounted for.
             with contextlib.suppress(AosError):
