@@ -9,6 +9,7 @@ for a signal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
