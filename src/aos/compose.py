@@ -157,7 +157,7 @@ def build_request(
     *,
     context: Path,
     file: Path | None = None,
-    tag: str | None = None,
+    tags: Sequence[str] = (),
     output: Path | None = None,
     build_args: Sequence[str] = (),
     target: str | None = None,
@@ -185,7 +185,7 @@ def build_request(
         definition=definition,
         context=context,
         lock=_honoured(_lock_of(context, file)[1]) if use_lock else None,
-        tag=parse_reference(tag) if tag is not None else None,
+        tags=tuple(dict.fromkeys(map(parse_reference, tags))),
         output=output,
         target=target,
         platform=platform,
@@ -297,7 +297,7 @@ def _lock_of(context: Path, file: Path | None) -> tuple[Path, Lock | None]:
     from aos.build import find_agentfile
 
     path = Path(f"{file or find_agentfile(context)}.lock")
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         return path, None
     from aos.agentfile.lock import load_lock
 
@@ -311,6 +311,8 @@ def lock(
     context: Path,
     file: Path | None = None,
     build_args: Sequence[str] = (),
+    secrets: Sequence[str] = (),
+    ssh: Sequence[str] = (),
     upgrade: Collection[str] | None = (),
     progress: How = "quiet",
 ) -> tuple[Path, list[str]]:
@@ -320,7 +322,14 @@ def lock(
     from aos.build.locking import Upgrade, changes, lock_blocking
 
     request = build_request(
-        config, environ, context=context, file=file, build_args=build_args, use_lock=False
+        config,
+        environ,
+        context=context,
+        file=file,
+        build_args=build_args,
+        use_lock=False,
+        secrets=secrets,
+        ssh=ssh,
     )
     path, old = _lock_of(context, file)
     chosen = Upgrade(everything=upgrade is None, names=frozenset(upgrade or ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -160,6 +161,31 @@ def test_a_layer_whose_bytes_have_changed_is_made_again_with_a_warning(
     assert again.out == first.out
     assert builder.aos("verify", "it:1.0.0").code == 0
     assert "warning" not in builder.build(context).err
+
+
+@pytest.mark.parametrize("option", ["--cache-from", "--cache-to"])
+def test_a_cache_in_the_way_of_docker_is_refused_and_makes_no_odd_directory(
+    builder: Builder, context: Path, tmp_path: Path, option: str
+) -> None:
+    (where := tmp_path / "elsewhere").mkdir()
+    result = builder.aos("build", option, f"type=local,dest={where}/c", context, check=2, cwd=where)
+    assert f"{option} DIR" in result.err
+    assert list(where.iterdir()) == []
+    builder.aos("build", option, "./type=x", context, cwd=where)
+
+
+def test_a_full_disk_of_the_output_is_named_and_the_package_is_there(
+    builder: Builder, context: Path, tmp_path: Path
+) -> None:
+    (small := tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
+    try:
+        result = builder.build(context, "-o", small / "out", check=8)
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert f"{small / 'out'}" in result.err.split("aos build:")[1]
+    assert "nothing of it was kept" not in result.err
+    assert builder.aos("verify", "it:1.0.0").code == 0
 
 
 def test_the_cache_is_listed_measured_and_pruned(builder: Builder, context: Path) -> None:

@@ -126,6 +126,22 @@ def test_a_broken_ignore_file_is_named_with_its_line(builder: Builder) -> None:
     assert ".dockerignore:2" in builder.build(context, check=2).err
 
 
+@pytest.mark.parametrize("name", [".aosignore", "Agentfile.lock"])
+def test_a_fifo_in_the_place_of_a_file_hangs_nothing(builder: Builder, name: str) -> None:
+    context = builder.context({"f": "x"}, [{"copy": {"src": "f", "dest": "/f"}}])
+    os.mkfifo(context / name)
+    result = builder.build(context, check=False)
+    assert result.code in (2, 6), result.err
+    assert f"{name}" in result.err
+    assert "no regular file" in result.err
+
+
+def test_a_lock_that_is_a_link_to_nowhere_is_not_taken_for_none(builder: Builder) -> None:
+    context = builder.context({"Agentfile.lock": "-> ../locks/it.lock"}, [])
+    assert "a link to nowhere" in builder.build(context, check=2).err
+    builder.build(context, "--no-lock")
+
+
 @pytest.mark.parametrize("missing", ["runc", "conmon", "mmdebstrap"])
 def test_a_missing_tool_is_named_with_its_package(builder: Builder, missing: str, tmp_path: Path) -> None:
     tools = tmp_path / "tools"

@@ -102,3 +102,14 @@ def test_without_util_linux_the_package_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(FailedPrecondition) as caught:
         asyncio.run(run_on_host(["true"], {}, print))
     assert caught.value.code == "util-linux-missing"
+
+
+def test_a_command_that_floods_its_output_ends_when_it_is_cancelled() -> None:
+    async def flood() -> None:
+        async with asyncio.timeout(1):
+            await run_on_host(["yes", "x" * 100], {"PATH": "/usr/bin:/bin"}, lambda line: time.sleep(0.001))
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(flood(), 20))
+    assert time.monotonic() - began < 10

@@ -204,6 +204,12 @@ class Blocks(Motto):
         while True: pass
 class Returns(Motto):
     async def execute(self, task): return 7
+class Leaves(Motto):
+    async def execute(self, task):
+        (task.root / "half").write_text("x")
+        sys.exit()
+class LeavesEarly(Motto):
+    def inputs(self, options): os._exit(0)
 class Floods(Motto):
     async def execute(self, task):
         for _ in range(200): os.write(1, b"y" * 65000 + b"\\n")
@@ -283,6 +289,7 @@ def test_an_unknown_plugin_lists_what_there_is(outside: Plugins) -> None:
         ("hangs", "plugin-timeout", "so far"),
         ("loud", "plugin-failed", "last words"),
         ("dies", "plugin-failed", "ended with exit code 3"),
+        ("leavesearly", "plugin-failed", "ended without an answer"),
     ],
 )
 def test_a_plugin_from_outside_that_declares_badly(
@@ -304,6 +311,7 @@ def test_a_plugin_from_outside_that_declares_badly(
         ("fails", "plugin-failed", "/bin/sh ended with exit code 3; its last output:\n    why"),
         ("blocks", "plugin-timeout", "did not end within 3 s"),
         ("returns", "plugin-failed", "must return None, not int 7"),
+        ("leaves", "plugin-failed", "ended without an answer"),
     ],
 )
 def test_a_plugin_from_outside_that_fails(

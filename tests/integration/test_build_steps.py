@@ -181,6 +181,17 @@ def test_quiet_prints_the_digest_and_nothing_else(builder: Builder) -> None:
     assert (result.out[:7], len(result.out), result.err) == ("sha256:", 72, "")
 
 
+def test_a_package_gets_every_name_that_is_asked_for(builder: Builder) -> None:
+    context = builder.context({}, [{"run": "echo hello > /hello"}])
+    result = builder.build(context, "-t", "one:1", "-t", "two:2", "--tag", "one:1")
+    names = {
+        entry["reference"]: entry["digest"] for entry in builder.aos("packages", "ls", "-o", "json").json
+    }
+    assert names["one:1"] == names["two:2"] == result.out.strip()
+    assert "it:1.0.0" not in names
+    assert result.err.count("built ") == 2
+
+
 def test_plain_progress_shows_output_as_it_comes(builder: Builder) -> None:
     result = builder.build(builder.context({}, [{"run": "echo out; echo err >&2; printf 'no end'"}]))
     lines = [re.sub(r" \d+\.\d+ ", " ", line, count=1) for line in result.err.splitlines()]

@@ -143,8 +143,12 @@ def test_all_failures_are_told(builder: Builder) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "script",
-    ["trap '' TERM INT; echo begun; while :; do sleep 1; done", "echo begun; yes > /dev/null"],
-    ids=["deaf", "busy"],
+    [
+        "trap '' TERM INT; echo begun; while :; do sleep 1; done",
+        "echo begun; yes > /dev/null",
+        "echo begun; yes | head -c 300000000",
+    ],
+    ids=["deaf", "busy", "loud"],
 )
 def test_steps_end_within_two_seconds_of_a_signal(
     builder: Builder, script: str, number: signal.Signals

@@ -47,6 +47,16 @@ def context(python: Python) -> Path:
     return python.context({"main.py": "1"}, steps, base="python:1")
 
 
+def test_steps_below_what_is_locked_get_secrets(python: Python) -> None:
+    python.offer("one", "1.0")
+    secret = {"command": "test -s /run/secrets/token", "secrets": ["token"]}
+    context = python.context({}, [{"run": secret}, {"install": {"pip": ["one"]}}], base="python:1")
+    assert "--secret" in python.aos("lock", context, check=False).err
+    (context / "token").write_text("a secret")
+    python.aos("lock", "--secret", f"id=token,src={context / 'token'}", context)
+    assert _pins(context) == ["one 1.0"]
+
+
 def test_a_lock_is_honoured_when_everything_else_is_gone(python: Python, context: Path) -> None:
     out = python.aos("lock", context).out
     assert "install pip: one 1.0" in out

@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_~!/@=-]*([ :][A-Za-z0-9.+_~!/@=-]+
 _WORD = re.compile(r"[a-z][a-z0-9_-]*(/[a-z0-9]+)*")
 _NOT_STRINGS = frozenset({"null", "true", "false", "y", "yes", "n", "no", "on", "off"})
 _KINDS = ("install", "plugin")
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO would be waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +98,21 @@ def save_lock(lock: Lock, path: Path) -> None:
 def load_lock(path: Path) -> Lock | None:
     """The lock in a file; None where there is none. Raise InvalidArgument (`lock-invalid`), FailedPrecondition."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, _READ), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _unreadable(path, "it is no regular file")
             data = file.read(SIZE_LIMIT + 1)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if path.is_symlink():  # whoever wrote it wants a lock: to build without one is not for us to decide
+            raise _unreadable(path, "it is a link to nowhere") from error
         return None
     except OSError as error:
-        raise InvalidArgument(
-            f"{path}: cannot read the lock: {error.strerror}", code="lock-invalid", path=str(path)
-        ) from error
+        raise _unreadable(path, error.strerror) from error
     return read_lock(data, str(path))
+
+
+def _unreadable(path: Path, why: str | None) -> InvalidArgument:
+    return InvalidArgument(f"{path}: cannot read the lock: {why}", code="lock-invalid", path=str(path))
 
 
 def read_lock(data: bytes, file: str = "Agentfile.lock") -> Lock:

@@ -65,8 +65,8 @@ async def take(
     place = mounts / _place(kind, id)
     lock = None
     while lock is None:
-        _describe(place, kind, id)
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile: once more
+            _describe(place, kind, id)
             lock, directory = await _lock(place, sharing, waiting)
     try:
         if not directory.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Context", "ContextTree", "open_context"]
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO would be waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +55,22 @@ def open_context(directory: Path, *, memory: Path | None = None, began: float = 
     digests = FileDigests(file, int(began * 1e9))
     for name in IGNORE_FILES:
         try:
-            data = (root / name).read_bytes()
+            with os.fdopen(os.open(root / name, _READ), "rb") as opened:
+                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                    raise _unreadable(root / name, "it is no regular file")
+                data = opened.read()
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise PermissionDenied(
-                f"cannot read {str(root / name)!r}: {error.strerror}",
-                code="file-unreadable",
-                hint="correct its mode, or remove it",
-            ) from error
+            raise _unreadable(root / name, error.strerror) from error
         return Context(ContextTree(root), parse_ignore(data, name), digests, name)
     return Context(ContextTree(root), IgnoreRules(), digests)
+
+
+def _unreadable(file: Path, why: str | None) -> PermissionDenied:
+    return PermissionDenied(
+        f"cannot read {str(file)!r}: {why}", code="file-unreadable", hint="correct its mode, or remove it"
+    )
 
 
 @dataclass(frozen=True, slots=True)

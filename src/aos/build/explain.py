@@ -104,6 +104,7 @@ def _explain(
     if vertex.forced:
         return VertexExplanation(vertex, (Cause("forced", "", "was to be executed whatever is cached"),))
     same = [(record, one) for record, one in known if one.kind == vertex.kind]
+    same = [(record, one) for record, one in same if _comparable(vertex, build, one, record)]
     if vertex.kind == "base":
         same = [(record, one) for record, one in same if one.created_by == vertex.created_by]
     if not same:
@@ -119,6 +120,11 @@ def _explain(
         else:
             causes = (Cause("failed", "", "it has not succeeded yet"),)
     return VertexExplanation(vertex, causes, since, vertex.result != "" and vertex.result == other.result)
+
+
+def _comparable(vertex: VertexRecord, build: BuildRecord, other: VertexRecord, since: BuildRecord) -> bool:
+    """A step of another package tells something only when it is this one: what else they do has nothing in common."""
+    return since.package == build.package or other.created_by == vertex.created_by or other.key == vertex.key
 
 
 def _likeness(

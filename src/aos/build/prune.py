@@ -7,6 +7,7 @@ the files that a step of a lock names (`kept.py`).
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ from aos.build.cache import PIN_OWNER, Cache, decode_entry
 from aos.build.cache_mounts import cache_mounts, remove_cache_mount, size_on_disk
 from aos.build.kept import OWNER as KEPT_OWNER
 from aos.build.kept import Kept
+from aos.build.replace import sweep_temporary
 from aos.build.workspace import remove_tree
 from aos.errors import AosError
 
@@ -153,10 +155,19 @@ def forget(directory: Path, content: ContentStore) -> CacheUse:
         remove_cache_mount(use)
     for stray in (directory / "mounts").glob("*"):  # what nothing can use: of a build that was killed
         if not any(stray.glob("*.lock")):
-            remove_tree(stray)
-    remove_tree(directory / "records")
-    remove_tree(directory / "digests")
+            with contextlib.suppress(OSError):  # a build begins to use it
+                remove_tree(stray)
+    for name in ("records", "digests"):
+        _empty(directory / name)
     return before
+
+
+def _empty(directory: Path) -> None:
+    """Directories stay, and what is being written: a build may be about to finish it."""
+    sweep_temporary(directory)
+    for file in directory.rglob("[!.]*"):
+        if not file.is_dir():
+            file.unlink(missing_ok=True)
 
 
 def _results(directory: Path) -> Iterator[Item]:

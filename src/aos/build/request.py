@@ -34,8 +34,8 @@ class BuildRequest:
     definition: Definition
     context: Path
     """The directory that `copy` reads."""
-    tag: Reference | None = None
-    """What to call the package; None: `<name>:<version>` of the metadata, and `-<target>` when there is one."""
+    tags: tuple[Reference, ...] = ()
+    """What to call the package; none: `<name>:<version>` of the metadata, and `-<target>` when there is one."""
     output: Path | None = None
     """Where to write the package as an OCI layout too."""
     target: str | None = None

@@ -31,6 +31,7 @@ from aos.package import Package, assemble, write_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Literal
 
     from aos.build.print_plan import Outline
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from aos.content.leases import Lease
 
 __all__ = ["Session", "build", "build_blocking", "build_platform", "open_session", "outline"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 async def build(request: BuildRequest, services: BuildServices, progress: Progress) -> Package:
@@ -82,7 +85,7 @@ def open_session(request: BuildRequest, services: BuildServices, progress: Progr
         with services.content.leases.hold("build") as lease:
             yield Session(request, services, progress, lease)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
         raise ResourceExhausted(
             f"the disk of {services.directory} is full; the build was given up and nothing of it was kept",
@@ -213,21 +216,33 @@ class Session:
         self._lease.add(package.manifest_digest)
         name, version = definition.metadata.name, definition.metadata.version
         target = f"-{self._request.target}" if self._request.target else ""
-        reference = self._request.tag or f"{name}:{version.replace('+', '_')}{target}"
-        entry = services.registry.tag(
-            reference, package.manifest_digest, name=name, version=version, size=package.size
-        )
-        self._progress.emit(
-            Note(f"built {entry.reference} {package.manifest_digest}, {human_size(package.size)}")
-        )
+        for reference in self._request.tags or (f"{name}:{version.replace('+', '_')}{target}",):
+            entry = services.registry.tag(
+                reference, package.manifest_digest, name=name, version=version, size=package.size
+            )
+            self._progress.emit(
+                Note(f"built {entry.reference} {package.manifest_digest}, {human_size(package.size)}")
+            )
         if self._request.output is not None:
-            write_layout(package, services.content.blobs, self._request.output)
+            self._write(package, self._request.output)
             self._progress.emit(Note(f"wrote {self._request.output}"))
         self._digest = package.manifest_digest
         for store in self._request.cache_to:
             count = self.results.lookup.export(store)
             self._progress.emit(Note(f"exported {count} results to the cache {store.name}"))
         return package
+
+    def _write(self, package: Package, output: Path) -> None:
+        try:
+            write_layout(package, self._services.content.blobs, output)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise ResourceExhausted(
+                f"the disk of {str(output)!r} is full; the package is in the local registry all the same",
+                code="disk-full",
+                hint="free space there, or name another directory",
+            ) from error
 
     @contextlib.contextmanager
     def remembered(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-__all__ = ["BUILD_ARG", "OUTPUT", "Arguments", "Option", "Verb", "nearest", "parse"]
+__all__ = ["BUILD_ARG", "LENT", "OUTPUT", "Arguments", "Option", "Verb", "nearest", "parse"]
 
 
 class Option:
@@ -79,6 +79,12 @@ BUILD_ARG = Option(
     "build-arg", "", "NAME=VALUE", "Value of a build argument; NAME alone: from the environment", repeat=True
 )
 """For verbs that read an Agentfile."""
+
+LENT = (
+    Option("secret", "", "SECRET", "id=NAME,src=FILE or id=NAME,env=VARIABLE, for steps", repeat=True),
+    Option("ssh", "", "AGENT", "default, or ID=SOCKET, or ID=KEYFILE: an SSH agent for steps", repeat=True),
+)
+"""For verbs that execute steps: what these may use and nothing keeps."""
 
 _EVERYWHERE = (
     Option("help", "h", help="Show this help"),

@@ -43,12 +43,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def clean(text: str) -> str:
-    """Make control characters visible: names and commands are the agents', the terminal is ours."""
+    """Make control characters visible: names and commands are the agents', the terminal is ours. A byte that is not
+    UTF-8 (surrogateescape) becomes `\\xNN`."""
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def colour(text: str, name: str, descriptor: int = 1) -> str:

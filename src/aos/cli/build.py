@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aos.cli._options import BUILD_ARG, Option, Verb
+from aos.cli._options import BUILD_ARG, LENT, Option, Verb
 from aos.cli._values import count
 
 if TYPE_CHECKING:
@@ -24,21 +24,10 @@ VERB = Verb(
     options=(
         Option("file", "f", "FILE", "The Agentfile (default: Agentfile in the context)"),
         BUILD_ARG,
-        Option("tag", "t", "REFERENCE", "What to call the package (default: <name>:<version>)"),
+        Option("tag", "t", "REFERENCE", "What to call the package (default: <name>:<version>)", repeat=True),
         Option("output", "o", "DIR", "Write the package as an OCI layout, too"),
         Option("quiet", "q", help="Print only the digest of the package's manifest"),
-        Option(
-            "secret",
-            metavar="SECRET",
-            help="id=NAME,src=FILE or id=NAME,env=VARIABLE, for steps",
-            repeat=True,
-        ),
-        Option(
-            "ssh",
-            metavar="AGENT",
-            help="default, or ID=SOCKET, or ID=KEYFILE: an SSH agent for steps",
-            repeat=True,
-        ),
+        *LENT,
         Option("target", metavar="STAGE", help="Build this stage; the package is <version>-<STAGE>"),
         Option("platform", metavar="PLATFORM", help="Such as linux/amd64; has to be the host's"),
         Option("jobs", "j", "COUNT", "Steps executed at the same time (default: the number of CPUs)"),
@@ -93,7 +82,7 @@ def main(args: Arguments) -> int:
         environ,
         context=Path(args["context"] or "."),
         file=Path(args["file"]) if args["file"] is not None else None,
-        tag=args["tag"],
+        tags=args["tag"],
         build_args=args["build-arg"],
         output=Path(args["output"]) if args["output"] else None,
         target=args["target"],
@@ -102,8 +91,8 @@ def main(args: Arguments) -> int:
         use_cache=not args["no-cache"],
         fresh_stages=args["no-cache-filter"],
         jobs=count(args["jobs"], "--jobs") if args["jobs"] else 0,
-        cache_from=[Path(directory) for directory in args["cache-from"]],
-        cache_to=[Path(directory) for directory in args["cache-to"]],
+        cache_from=[_cache_directory(text, "--cache-from") for text in args["cache-from"]],
+        cache_to=[_cache_directory(text, "--cache-to") for text in args["cache-to"]],
         secrets=args["secret"],
         ssh=args["ssh"],
         compression=args["compression"],
@@ -129,6 +118,18 @@ def main(args: Arguments) -> int:
             _explain(config, request.id)
     print(package.manifest_digest)
     return 0
+
+
+def _cache_directory(text: str, option: str) -> Path:
+    if text.startswith("type="):  # `./type=…` is a directory
+        from aos.errors import InvalidArgument
+
+        raise InvalidArgument(
+            f"{option} takes a directory, not {text!r:.80}",
+            code="usage",
+            hint=f"{option} DIR; a registry cannot keep results yet",
+        )
+    return Path(text)
 
 
 def _explain(config: Config, id: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aos.cli._options import BUILD_ARG, Option, Verb
+from aos.cli._options import BUILD_ARG, LENT, Option, Verb
 
 if TYPE_CHECKING:
     from aos.build.progress import How
@@ -31,6 +31,7 @@ VERB = Verb(
             implied=_EVERYTHING,
         ),
         BUILD_ARG,
+        *LENT,
         Option("quiet", "q", help="Print nothing but errors"),
     ),
 )
@@ -63,6 +64,8 @@ def main(args: Arguments) -> int:
         context=context,
         file=agentfile,
         build_args=args["build-arg"],
+        secrets=args["secret"],
+        ssh=args["ssh"],
         upgrade=None if _EVERYTHING in names else names,
         progress=_progress(args["quiet"]),
     )

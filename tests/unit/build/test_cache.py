@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aos.build.cache import PIN_OWNER, Cache, CacheEntry
-from aos.build.cache_mounts import take
+from aos.build.cache_mounts import cache_mounts, remove_cache_mount, take
 from aos.build.prune import CacheUse, cache_use, forget
+from aos.build.replace import replace_file
 from aos.content.store import ContentStore
 from aos.oci.layer import Layer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 KEY = "ab" * 32
@@ -104,3 +108,55 @@ def test_forgetting_removes_entries_pins_and_mounts(
     assert cache.get(KEY) is None
     assert list(content.pins.list()) == []
     assert cache_use(tmp_path) == CacheUse(0, 0)
+
+
+@contextmanager
+def _meanwhile(work: Callable[[], object]) -> Iterator[list[BaseException]]:
+    """Do it again and again in a thread; the list has what it raised."""
+    over, raised = threading.Event(), list[BaseException]()
+
+    def again() -> None:
+        try:
+            while not over.is_set():
+                work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        yield raised
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_what_builds_write_meanwhile_does_not_disturb_forgetting_nor_it_them(
+    content: ContentStore, tmp_path: Path
+) -> None:
+    def write() -> None:
+        for name in ("records", "records/files", "digests"):
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+            replace_file(tmp_path / name / "0123456789ab.json", b"{}")
+
+    with _meanwhile(write) as raised:
+        for _ in range(300):
+            forget(tmp_path, content)
+    assert raised == []
+    forget(tmp_path, content)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_cache_is_taken_while_others_remove_it(tmp_path: Path) -> None:
+    def remove() -> None:
+        for use in cache_mounts(tmp_path):
+            remove_cache_mount(use)
+
+    async def use() -> None:
+        async with take(tmp_path, "run", "c", "shared") as directory:
+            (directory / "file").touch()
+
+    with _meanwhile(remove) as raised:
+        for _ in range(300):
+            asyncio.run(use())
+    assert raised == []

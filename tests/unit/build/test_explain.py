@@ -141,6 +141,19 @@ def test_the_most_similar_vertex_is_compared_with_and_of_equals_the_newest() -> 
     assert [kind for kind, _, _ in _causes(now, replace(near, kind="copy"))] == ["new"]
 
 
+def test_what_another_package_does_explains_only_the_same_step() -> None:
+    now = _with("environment", {"A": "2"})
+    other = replace(_with("environment", {"A": "1"}), created_by="run something else")
+    same = _with("environment", {"A": "1"})
+
+    def told(*before: VertexRecord) -> list[str]:
+        earlier = [_build("1" * 12, *before, package="another")]
+        return [cause.kind for cause in explain(_build("f" * 12, now), earlier, _files).vertices[1].causes]
+
+    assert told(other) == ["new"]
+    assert told(other, same) == ["environment"]
+
+
 def test_costs_and_savings_are_summed() -> None:
     build = _build("1" * 12, _vertex(), _vertex("hit"), _vertex("shared"), _vertex("failed"))
     found = explain(build, [], _files)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     _output.table(("ID", "NAME"), [("1", "a"), ("22", "bell\x07\x1b[2J")])
     assert capsys.readouterr().out == "ID   NAME\n1    a\n22   bell\\x07\\x1b[2J\n"
+    _output.table(("ID", "NAME"), [("3", "not UTF-8: \udcff, \ud800")])
+    assert capsys.readouterr().out == "ID   NAME\n3    not UTF-8: \\xff, \\ud800\n"
     _output.table(("ID", "NAME"), [])
     assert capsys.readouterr().out == "ID   NAME\n"
 

@@ -76,7 +76,14 @@ async def run_on_host(
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await asyncio.shield(process.wait())
+            await asyncio.shield(_ended(process, process.stdout))
+
+
+async def _ended(process: asyncio.subprocess.Process, stdout: asyncio.StreamReader) -> None:
+    """asyncio says so only after the end of the output, which it does not see while its buffer is full."""
+    while await stdout.read(_LONGEST_LINE):
+        pass
+    await process.wait()
 
 
 def _say(line: bytes, tail: collections.deque[str], output: Callable[[str], None]) -> None:

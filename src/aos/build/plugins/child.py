@@ -31,9 +31,9 @@ def main(path: str, descriptor: int) -> None:
     os.set_inheritable(descriptor, False)
     with os.fdopen(descriptor, "r+b") as file:
         request = json.loads(file.read())
-        answer = json.dumps(_answer(request)).encode()
         file.seek(0)
-        file.truncate()
+        file.truncate()  # a plugin that ends the process leaves no answer, whatever the exit code
+        answer = json.dumps(_answer(request)).encode()
         file.write(answer)
 
 

@@ -109,6 +109,8 @@ def _answer(file: int, code: int, tail: Sequence[str]) -> Mapping[str, object]:
     data = os.pread(file, _LARGEST + 1, 0)
     if len(data) > _LARGEST:
         raise PluginStopped("declared more than 1 MiB of inputs", tail=tail)
+    if not data:
+        raise PluginStopped("ended without an answer", tail=tail)
     try:
         answer = json.loads(data)
     except ValueError as error:

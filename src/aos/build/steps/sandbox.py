@@ -94,6 +94,9 @@ async def _forward(stream: socket.socket, lines: Lines) -> None:
     loop = asyncio.get_running_loop()
     while packet := await loop.sock_recv(stream, _PACKET):
         lines.feed(packet[0], packet[1:])
+        await asyncio.sleep(
+            0
+        )  # sock_recv of what is there already lets nothing else run: no signal, no other step
 
 
 async def _delete(task: Task, id: SandboxId) -> None:

@@ -59,7 +59,9 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
         if spec.confinement.devices:  # runc takes a device's name inside for its name on the host
             raise _unavailable("it has devices of the host")
         if in_user_namespace():
-            raise _unavailable("an ordinary user has ids for one range, which all sandboxes of the user's are in")
+            raise _unavailable(
+                "an ordinary user has ids for one range, which all sandboxes of the user's are in"
+            )
         return _own(host, directory, spec)
     except AosError:
         if wanted == "private":
