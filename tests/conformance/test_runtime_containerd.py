@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,26 @@ class ContainerdCases(IsolatedCases):
         ):
             await asyncio.sleep(0.1)
         return True
+
+    @pytest.mark.parametrize("deleted", [False, True])
+    def test_what_a_killed_daemon_had_mounted_is_let_go_and_not_emptied(
+        self, kit: ContainerdKit, tmp_path: Path, deleted: bool
+    ) -> None:
+        """It died while it made the sandbox; or, after that, while it deleted it."""
+        (tmp_path / "file").write_text("somebody's")
+        directory = kit.sandboxes / (".case-half" if deleted else "case-half")
+        (directory / "binds/0").mkdir(parents=True)
+        subprocess.run(["mount", "--bind", tmp_path, directory / "binds/0"], check=True)
+
+        async def go() -> None:
+            runtime = kit.make()
+            for sandbox in await runtime.list():
+                await runtime.delete(sandbox.id, force=True)
+            assert await runtime.list() == []
+
+        asyncio.run(go())
+        assert not directory.exists()
+        assert (tmp_path / "file").read_text() == "somebody's"
 
     @case
     async def test_what_a_build_commits_is_in_its_own_directory(self, kit: ContainerdKit) -> None:

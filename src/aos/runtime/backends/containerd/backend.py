@@ -23,12 +23,12 @@ from aos.runtime.backends.containerd.handlers import handler as named
 from aos.runtime.backends.containerd.host import Host
 from aos.runtime.backends.containerd.making import Making, swap_is_counted
 from aos.runtime.backends.containerd.record import Record
-from aos.runtime.backends.containerd.removal import Removal
+from aos.runtime.backends.containerd.removal import Removal, remove_directory
 from aos.runtime.backends.containerd.usage import usage_of
 from aos.runtime.backends.supervised.conmon import LOG, connect_stdio
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.processes import read_processes
-from aos.runtime.backends.supervised.record import read_status, remove_tree
+from aos.runtime.backends.supervised.record import read_status
 from aos.runtime.protocol import RuntimeInfo
 from aos.runtime.state import Sandbox, SandboxState, Usage
 
@@ -204,7 +204,7 @@ class ContainerdRuntime:
         with contextlib.suppress(FileNotFoundError):
             for directory in sorted(self._host.sandboxes.iterdir()):
                 if directory.name.startswith("."):
-                    await asyncio.to_thread(remove_tree, directory)  # a deletion that was interrupted
+                    await asyncio.to_thread(remove_directory, directory)  # a deletion that was interrupted
                     continue
                 found.append(await self._sandbox(SandboxId(directory.name)))
         return found

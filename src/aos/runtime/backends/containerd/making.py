@@ -73,13 +73,12 @@ class Making:
             config = await self._configure(id, directory, spec, tree)
             await self._record_container(id, config)
             pid = await self._create_task(id, directory, spec, rootfs, tree)
+            unmount_below(directory)  # the sandbox has it now
         except BaseException as error:
             await self._removal.give_up(id)
             if isinstance(error, Internal) and error.code == "runtime-failed":
                 raise failure(error.message, spec.process.args[0], tree) from error
             raise
-        finally:
-            unmount_below(directory)
         self._ends.watch(id)
         return Sandbox(id, SandboxState.CREATED, pid)
 

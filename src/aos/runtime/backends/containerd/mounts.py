@@ -50,12 +50,16 @@ def directories(mounts: Sequence[Any]) -> tuple[Path, ...] | None:
 
 
 def unmount_below(directory: Path) -> None:
-    """Detach whatever is mounted below a sandbox's directory."""
+    """Detach whatever is mounted below a sandbox's directory; FailedPrecondition `mount-failed` where something stays."""
+    for place in reversed(_mounted_below(directory)):
+        if libc().umount2(os.fsencode(place), _MNT_DETACH) != 0 and place in _mounted_below(directory):
+            raise _refused(f"unmount {place}")
+
+
+def _mounted_below(directory: Path) -> list[str]:
     prefix = f"{directory}/"
     with open("/proc/self/mountinfo") as file:  # noqa: PTH123 - on the way of every deletion
-        places = [place for line in file if (place := _unescape(line.split(" ")[4])).startswith(prefix)]
-    for place in reversed(places):
-        libc().umount2(os.fsencode(place), _MNT_DETACH)
+        return [place for line in file if (place := _unescape(line.split(" ")[4])).startswith(prefix)]
 
 
 def _unescape(text: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.containerd.ending import Ends
     from aos.runtime.backends.containerd.host import Host
 
-__all__ = ["Removal"]
+__all__ = ["Removal", "remove_directory"]
 
 _KILL_SECONDS = 10.0
 """How long a killed sandbox may take to be gone."""
@@ -53,7 +53,7 @@ class Removal:
         with contextlib.suppress(FileNotFoundError):
             directory.rename(doomed)
         self._ends.forget(id)
-        await asyncio.to_thread(_remove, doomed)
+        await asyncio.to_thread(remove_directory, doomed)
 
     async def give_up(self, id: SandboxId) -> None:
         """Creation failed: remove every trace, whatever else happens meanwhile."""
@@ -156,6 +156,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _remove(directory: Path) -> None:
+def remove_directory(directory: Path) -> None:
+    """With what is still mounted in there detached, and never walked into: it is somebody's data."""
     unmount_below(directory)
     remove_tree(directory)
