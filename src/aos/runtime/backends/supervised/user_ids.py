@@ -71,7 +71,10 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
 
 def _own(host: Host, directory: Path, spec: AgentSpec) -> UserIds:
     ranges = host.id_ranges
-    ids = ranges.claim(directory)
+    try:
+        ids = ranges.claim(directory)
+    except OSError as error:  # an ordinary user's installation has no say in the host's ranges
+        raise _unavailable(f"no range can be claimed: {error.strerror}") from error
     try:
         # Its root is there on the host, too, and empty: from outside, runc works in that directory.
         if not (STAGE / "rootfs").exists():
