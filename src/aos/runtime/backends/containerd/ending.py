@@ -34,6 +34,7 @@ class Ends:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._ends: dict[SandboxId, asyncio.Task[ExitStatus]] = {}
+        self._watched: set[asyncio.Task[ExitStatus]] = set()
         self._listening: asyncio.Task[None] | None = None
 
     async def wait(self, id: SandboxId) -> ExitStatus:
@@ -48,9 +49,17 @@ class Ends:
         task = self._ends.get(id)
         if task is None or task.cancelled() or (task.done() and task.exception() is not None):
             task = self._ends[id] = asyncio.create_task(self._collect(id), name=f"end of {id}")
+            self._watched.add(task)
+            task.add_done_callback(self._unwatch)
             if self._listening is None or self._listening.done():
                 self._listening = asyncio.create_task(self._listen(), name="containerd's oom events")
         return task
+
+    def _unwatch(self, task: asyncio.Task[ExitStatus]) -> None:
+        self._watched.discard(task)
+        if not self._watched and self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
 
     def forget(self, id: SandboxId) -> None:
         self._ends.pop(id, None)

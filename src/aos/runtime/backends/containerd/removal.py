@@ -54,6 +54,10 @@ class Removal:
             directory.rename(doomed)
         self._ends.forget(id)
         await asyncio.to_thread(remove_directory, doomed)
+        states = self._host.config.state / "runtime" / self._host.handler.backend
+        for empty in (states / self._host.config.namespace, states):  # of runc, which leaves them
+            with contextlib.suppress(OSError):
+                empty.rmdir()
 
     async def give_up(self, id: SandboxId) -> None:
         """Creation failed: remove every trace, whatever else happens meanwhile."""
