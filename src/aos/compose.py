@@ -476,9 +476,13 @@ def build_plugins(environ: Mapping[str, str]) -> Plugins:
 
 def bridge_network(config: Config) -> BridgeMaker:
     """What connects sandboxes."""
+    import os
+
+    from aos.rootless.user import user_id
     from aos.runtime.network.maker import BridgeMaker
 
-    return BridgeMaker(config.installation, config.state / "network", config.network_pool)
+    ordinary = user_id(os.environ) != 0
+    return BridgeMaker(config.installation, config.state / "network", config.network_pool, ordinary=ordinary)
 
 
 def runtime(config: Config, content: ContentStore, network: BridgeMaker | None = None) -> RuntimeFacade:

@@ -77,6 +77,49 @@ def test_owners_and_whiteouts_of_a_layer(user: OrdinaryUser) -> None:
     assert stat.S_IMODE((user.state / "kernel/kernel.sock").stat().st_mode) == 0o600
 
 
+def test_an_id_beyond_the_range_is_refused(user: OrdinaryUser) -> None:
+    context = user.home / "far"
+    context.mkdir()
+    (context / "file").touch()
+    far = OWNED.partition("steps:")[0] + "steps:\n  - copy: {src: file, dest: /file, owner: '70000:0'}\n"
+    (context / "Agentfile").write_text(far)
+    user("build", "-t", "far:1", context)
+    refused = user("run", "--rm", "far:1", check=125)
+    assert "belongs to 70000:0, an id that this user has not" in refused.err
+    assert "/etc/subuid" in refused.err
+
+
+def test_device_nodes_of_a_layer_are_left_out(user: OrdinaryUser) -> None:
+    script = """
+import io, os, sys, tarfile
+from aos.content.protocol import IdMap
+from aos.content.unpack import unpack
+
+made = io.BytesIO()
+with tarfile.open(fileobj=made, mode="w") as archive:
+    for name, kind in (("null", tarfile.CHRTYPE), ("pipe", tarfile.FIFOTYPE), ("file", tarfile.REGTYPE)):
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.devmajor, entry.devminor, entry.uid = kind, 1, 3, 5
+        archive.addfile(entry)
+os.mkdir(sys.argv[1])
+unpack(iter([made.getvalue()]), os.open(sys.argv[1], os.O_RDONLY), IdMap.identity())
+print(sorted(os.listdir(sys.argv[1])), os.stat(sys.argv[1] + "/file").st_uid)
+"""
+    python = next(
+        path for path in (user.aos.with_name("python3"), user.aos.with_name("python")) if path.exists()
+    )
+    target = user.home / "run/unpacked"
+    assert user("unshare", python, "-c", script, target).out == "['file', 'pipe'] 5\n"
+    user("unshare", "rm", "-rf", target)
+
+
+def test_without_a_runtime_directory(user: OrdinaryUser) -> None:
+    lost = replace(user, environ={"XDG_RUNTIME_DIR": ""})
+    refused = lost("build", user.home / "context", check=5)
+    assert f"/run/user/{user.uid}/aos" in refused.err
+    assert "AOS_STATE" in refused.err
+
+
 def test_exit_codes_and_streams(user: OrdinaryUser) -> None:
     assert user("run", "--rm", "busybox:1", "-c", "exit 7", check=7).code == 7
     assert user("run", "--rm", "-i", "busybox:1", "-c", "cat; id -u", input="words\n").out == "words\n0\n"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from aos.rootless.user import in_user_namespace
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -17,9 +15,10 @@ __all__ = ["BridgeMaker"]
 
 
 class BridgeMaker:
-    def __init__(self, installation: str, directory: Path, pool: str) -> None:
-        """As BridgeConfig has them."""
+    def __init__(self, installation: str, directory: Path, pool: str, *, ordinary: bool = False) -> None:
+        """As BridgeConfig has them. `ordinary`: the host's network is not the caller's to change."""
         self._settings = installation, directory, pool
+        self._ordinary = ordinary
         self._lock = threading.Lock()
         self._made: BridgeNetwork | None = None
         self.directory = directory
@@ -32,7 +31,7 @@ class BridgeMaker:
                 from aos.runtime.network.bridge import BridgeConfig, BridgeNetwork
 
                 network = BridgeNetwork
-                if in_user_namespace():
+                if self._ordinary:
                     from aos.runtime.network.user import UserNetwork
 
                     network = UserNetwork
