@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 
@@ -182,6 +182,22 @@ def test_files_in_a_mounted_directory(user: OrdinaryUser) -> None:
     assert refused.returncode != 0
     user("unshare", "rm", "-rf", data)
     assert not data.exists()
+
+
+def test_copied_files_have_the_owners_that_they_have_inside(user: OrdinaryUser) -> None:
+    user(
+        "run", "-d", "--name", "copied", "busybox:1", "-c", "echo text > /file; chown 1001:7 /file; sleep 100"
+    )
+    _until(lambda: user("exec", "copied", "cat", "/file", check=False).out == "text\n" or _fail())
+    out, kept = user.home / "run/out", user.home / "run/kept"
+    user("cp", "copied:/file", out)
+    user("cp", "--archive", "copied:/file", kept)
+    assert out.stat().st_uid == user.uid
+    assert kept.stat().st_uid == user.subordinate[1000]
+    user("cp", "--archive", kept, "copied:/back")
+    assert user("exec", "copied", "stat", "-c", "%u:%g", "/back").out == "1001:7\n"
+    user("rm", "--force", "copied")
+    user("unshare", "rm", out, kept)
 
 
 def test_limits_are_refused_without_delegation_and_hold_with_it(user: OrdinaryUser) -> None:
@@ -391,6 +407,10 @@ def _ask(port: int) -> bytes:
     if not answer:
         raise OSError("no answer yet")
     return answer
+
+
+def _fail() -> NoReturn:
+    raise OSError("not yet")
 
 
 def _until(attempt: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ from aos.cli._options import Option, Verb
 from aos.cli._places import BENEATH, INSIDE, Place, split
 from aos.cli._values import count
 from aos.errors import AosError, FailedPrecondition, InvalidArgument, NotFound
+from aos.rootless.user import in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,10 @@ def main(args: Arguments) -> int:
 
 
 def _first_id(root: Place) -> int:
-    """From the map of its user namespace (user_namespaces(7)), as the kernel shows it to us."""
+    """From the map of its user namespace (user_namespaces(7)), as the kernel shows it to us: where that is ours, by the
+    ids of the namespace around it."""
+    if in_user_namespace():
+        return 0
     try:
         with os.fdopen(root.open("/proc/1/uid_map", os.O_RDONLY), "rb") as file:
             return int(file.readline().split()[1])

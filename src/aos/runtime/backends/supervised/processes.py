@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aos.rootless.user import in_user_namespace
 from aos.runtime.state import ProcessInfo
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def _read(pid: int) -> dict[str, Any] | None:
 
 def _inner_user(directory: Path, uid: int) -> str:
     """A user of the host as the process's user namespace numbers it."""
+    if in_user_namespace():  # which is the process's own: its map speaks of those outside
+        return str(uid)
     try:
         for line in (directory / "uid_map").read_text().splitlines():
             inside, outside, count = map(int, line.split())
