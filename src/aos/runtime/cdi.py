@@ -56,7 +56,8 @@ class Edits:
             linux.setdefault("devices", []).append(device)
             rule = {name: node[name] for name in ("type", "major", "minor", "access")}
             linux["resources"]["devices"].append({"allow": True, **rule})
-        config["process"]["user"].setdefault("additionalGids", []).extend(self.groups)
+        if self.groups:  # runsc tells an empty list from none when it compares with a checkpoint
+            config["process"]["user"].setdefault("additionalGids", []).extend(self.groups)
         for hook in self.hooks:
             kept = {name: value for name, value in hook.items() if name != "hookName"}
             config.setdefault("hooks", {}).setdefault(hook["hookName"], []).append(kept)
