@@ -445,12 +445,48 @@ def test_a_user_without_subordinate_ids_hears_what_to_do(user: OrdinaryUser) -> 
     user("run", "--rm", "busybox:1", "-c", "true")
 
 
-def test_prune_leaves_nothing(user: OrdinaryUser) -> None:
-    user("run", "busybox:1", "-c", "mkdir /made && chown 33 /made", check=False)
-    user("prune", "--all", "--force", check=False)
-    user("node", "stop")
-    user.settle()
+def test_what_a_killed_build_leaves_the_next_one_removes(user: OrdinaryUser) -> None:
+    context = user.home / "slow"
+    context.mkdir()
+    slow = OWNED.partition("steps:")[0] + "steps:\n  - run: chown 33 /bin && exec sleep 321\n"
+    (context / "Agentfile").write_text(slow)
+    build = user.start("build", context)
+    _until(lambda: _sleeping(user) or _fail())
+    build.kill()
+    build.wait()
+    (context / "Agentfile").write_text(slow.replace("exec sleep 321", "true"))
+    user("build", context)
+    assert not _sleeping(user)
+    assert list(user.root.glob("build/work/*")) == []
     assert list(user.root.glob("sandboxes/*/*")) == []
+
+
+def _sleeping(user: OrdinaryUser) -> bool:
+    return any("sleep 321" in words and "sh -c" not in words for words in user.processes().values())
+
+
+def test_gvisor(user: OrdinaryUser) -> None:
+    requires("runsc")
+    runsc = shutil.which("runsc")
+    assert runsc is not None
+    shutil.copy2(runsc, user.home / "run/runsc")  # where it is may be closed to the user
+    (user.home / "run/runsc").chmod(0o755)
+    file = user.home / "gvisor.toml"
+    file.write_text(f'[runtime]\ngvisor = "{user.home}/run/runsc"\n')
+    user("node", "stop", check=False)
+    with_it = replace(user, environ={"AOS_CONFIG": str(file)})
+    done = with_it(
+        "run",
+        "--rm",
+        "--runtime",
+        "gvisor",
+        "busybox:1",
+        "-c",
+        "dmesg | grep -c gVisor; id -u; exit 4",
+        check=4,
+    )
+    assert done.out.splitlines()[-1] == "0"
+    with_it("node", "stop")
 
 
 def test_hello(user: OrdinaryUser) -> None:
@@ -459,3 +495,11 @@ def test_hello(user: OrdinaryUser) -> None:
     shutil.copytree(REPOSITORY / "examples/hello", context)
     user("build", "-t", "hello:1", context, timeout=600)
     assert "Hello, world" in user("run", "--rm", "hello:1").out
+
+
+def test_prune_leaves_nothing(user: OrdinaryUser) -> None:
+    user("run", "busybox:1", "-c", "mkdir /made && chown 33 /made", check=False)
+    user("prune", "--all", "--force", check=False)
+    user("node", "stop")
+    user.settle()
+    assert list(user.root.glob("sandboxes/*/*")) == []
