@@ -272,10 +272,14 @@ class SupervisedCases(IsolatedCases):
             assert status.detail
 
 
+_FOR_ALL = ("null-netns", "aos")
+"""What runsc and containerd's shims make once, and keep."""
+
+
 def files_of(config: Config) -> frozenset[str]:
     """What sandboxes have in an installation's directories."""
     files = [*(config.root / "sandboxes").glob("*/*"), *(config.state / "runtime").glob("*/*")]
-    return frozenset(str(path) for path in files if path.name != "null-netns")  # one for all of runsc's
+    return frozenset(str(path) for path in files if path.name not in _FOR_ALL)
 
 
 def _conmon_of(kit: SupervisedKit, id: SandboxId) -> int:

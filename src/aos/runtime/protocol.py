@@ -46,7 +46,7 @@ class RuntimeInfo:
     version: str
     capabilities: frozenset[str]
     """Among: attach, exec, prepare (an exec before the entrypoint runs), files (a root file system, mounts, users), copy
-    (`root`), top (`processes`), logs, limits, pause, update, update-pids (of a sandbox that runs), checkpoint, restore,
+    (`root`), top (`processes`), logs, limits, pause, pause-signals (they wait for its end), update, update-pids (of a sandbox that runs), checkpoint, restore,
     terminal, stats, network-none, network-host."""
     detail: Mapping[str, str]
     """For people: paths and versions of the tools behind it, and its limits."""

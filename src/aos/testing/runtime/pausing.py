@@ -66,6 +66,7 @@ class Pausing(Cases):
             await runtime.delete(id, force=True)
             assert await runtime.list() == []
 
+    @needs("pause-signals")
     @case
     async def test_a_signal_waits_for_the_end_of_a_pause(self, kit: Kit) -> None:
         runtime = kit.make()

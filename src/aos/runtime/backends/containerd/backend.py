@@ -29,6 +29,7 @@ from aos.runtime.backends.supervised.conmon import LOG, connect_stdio
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import read_status
+from aos.runtime.checks import check_limits
 from aos.runtime.protocol import RuntimeInfo
 from aos.runtime.state import Sandbox, SandboxState, Usage
 
@@ -127,6 +128,7 @@ class ContainerdRuntime:
         from aos.runtime.backends.containerd._api.services import tasks_pb2
 
         await self._allow(id, "update", SandboxState.can_update)
+        check_limits(limits)
         handler = self._host.handler
         if limits.pids is not None and "update-pids" not in handler.capabilities:
             hint = "stop the agent, and run it with the limit it is to have"

@@ -23,6 +23,7 @@ from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.record import process_start, remove_tree
 from aos.runtime.bundle import exec_config
+from aos.runtime.checks import check_process
 from aos.runtime.protocol import Exec, Stdio
 from aos.runtime.state import ExitStatus, SandboxState
 from aos.runtime.users import resolve_user
@@ -62,7 +63,7 @@ class Execs:
     def __init__(self, host: Host, ends: Ends) -> None:
         self._host = host
         self._ends = ends
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[tuple[SandboxId, str], _Waiting] = {}
         self._reaping: set[asyncio.Task[None]] = set()
 
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
@@ -70,6 +71,7 @@ class Execs:
 
         from aos.runtime.backends.containerd._api.services import tasks_pb2
 
+        check_process(process)
         state = await self._host.state(id)
         if not state.can_exec():
             raise wrong_state(id, state, "exec")
@@ -108,7 +110,7 @@ class Execs:
             ):
                 raise wrong_state(id, await self._host.state(id), "exec") from error
             raise
-        self._waiting[exec_id] = waiting
+        self._waiting[id, exec_id] = waiting
         return Exec(exec_id, waiting.stdio)
 
     async def _hold(self, id: SandboxId, exec_id: str, streams: Streams, waiting: _Waiting) -> None:
@@ -140,8 +142,10 @@ class Execs:
         waiting.stdio = Stdio(ours.detach(), control[1] if control else None)
 
     async def start(self, id: SandboxId, exec_id: str) -> ExitStatus:
+        if (id, exec_id) in self._waiting and (await self._host.state(id)) is SandboxState.PAUSED:
+            raise wrong_state(id, SandboxState.PAUSED, "start an exec in")
         try:
-            waiting = self._waiting.pop(exec_id)
+            waiting = self._waiting.pop((id, exec_id))
         except KeyError as error:
             raise NotFound(f"no exec {exec_id} is waiting in {id}", code="exec-not-found") from error
         runs = False

@@ -23,7 +23,19 @@ __all__ = ["KATA_ANNOTATIONS", "Handler", "KataHandler", "handler", "lacks", "re
 _CPU_PERIOD = 100_000  # microseconds; the kernel's default
 _MIB = 1 << 20
 _CAPABILITIES = frozenset(
-    {"attach", "exec", "files", "limits", "logs", "network-none", "pause", "stats", "terminal", "update"}
+    {
+        "attach",
+        "exec",
+        "files",
+        "limits",
+        "logs",
+        "network-none",
+        "pause",
+        "pause-signals",
+        "stats",
+        "terminal",
+        "update",
+    }
 )
 _ON_HOST = frozenset({"copy", "network-host", "prepare", "top", "update-pids"})
 

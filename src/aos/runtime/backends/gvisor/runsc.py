@@ -109,7 +109,7 @@ class Runsc:
         return {
             "platform": "systrap",
             "limits": "its own kernel takes 20 MB and more of a memory limit; the limit of processes holds for each user, "
-            "and from the start on; no seccomp profile inside; a checkpoint breaks connections to host sockets; no network "
+            "and from the start on; no seccomp profile inside; a checkpoint breaks connections to host sockets; a signal to a paused sandbox is lost; no network "
             "shared with another agent",
         }
 

@@ -30,6 +30,7 @@ __all__ = ["MemoryRuntime"]
 _CAPABILITIES = frozenset(
     {
         *("attach", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal", "top", "update"),
+        "pause-signals",
         "update-pids",
     }
 )
