@@ -28,6 +28,8 @@ class Workspace:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.left = False
+        """A sandbox could not be deleted: the lock's file stays, so that the next sweep tries again."""
         self._count = 0
 
     def fresh(self, name: str) -> Path:
@@ -46,14 +48,15 @@ def open_workspace(root: Path, id: str) -> Iterator[Workspace]:
     lock = None
     while lock is None:  # somebody who sweeps may have taken the new file for a dead build's
         lock = try_lock(root / f"{id}.lock", fcntl.LOCK_EX)
-    directory = root / id
+    workspace = Workspace(root / id)
     try:
-        directory.mkdir(mode=0o700)
-        yield Workspace(directory)
+        workspace.directory.mkdir(mode=0o700)
+        yield workspace
     finally:
         with contextlib.suppress(OSError):
-            remove_tree(directory)
-            (root / f"{id}.lock").unlink(missing_ok=True)
+            remove_tree(workspace.directory)
+            if not workspace.left:
+                (root / f"{id}.lock").unlink(missing_ok=True)
         os.close(lock)
 
 

@@ -51,3 +51,11 @@ def test_a_dead_builds_workspace_is_found_and_removed(tmp_path: Path) -> None:
     with dead_workspaces(tmp_path) as dead:
         assert dead == ["dead"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_build_could_not_delete_is_for_the_next_sweep(tmp_path: Path) -> None:
+    with open_workspace(tmp_path, "it") as workspace:
+        workspace.left = True
+    with dead_workspaces(tmp_path) as dead:
+        assert dead == ["it"]
+    assert list(tmp_path.iterdir()) == []

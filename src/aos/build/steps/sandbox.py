@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import os
 import re
 import socket
@@ -94,9 +93,8 @@ async def _forward(stream: socket.socket, lines: Lines) -> None:
     loop = asyncio.get_running_loop()
     while packet := await loop.sock_recv(stream, _PACKET):
         lines.feed(packet[0], packet[1:])
-        await asyncio.sleep(
-            0
-        )  # sock_recv of what is there already lets nothing else run: no signal, no other step
+        # sock_recv of what is there already lets nothing else run: no signal, no other step
+        await asyncio.sleep(0)
 
 
 async def _delete(task: Task, id: SandboxId) -> None:
@@ -108,11 +106,10 @@ async def _delete(task: Task, id: SandboxId) -> None:
             await asyncio.shield(deleting)
         except asyncio.CancelledError as error:
             cancelled = error
-        except AosError:
+        except Exception:
             break
+    task.around.workspace.left |= deleting.exception() is not None
     if cancelled is not None:
-        with contextlib.suppress(AosError):
-            deleting.result()
         raise cancelled
     deleting.result()
 
