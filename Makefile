@@ -6,7 +6,7 @@ there = $(wildcard $(SOURCES))
 ARGS =
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-test demo test lint format type cov bench campaign docs clean
+.PHONY: help setup setup-demo setup-test demo test lint format type cov bench backends campaign docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -19,7 +19,7 @@ setup: ## prepare .venv/bin/aos and what agents need on this host
 demo: setup-demo ## from nothing to an agent that answers, then kill the daemon under it
 	@.venv/bin/python examples/demo.py
 
-test: setup-test ## all tests but the long campaign
+test: setup-test ## all tests but the long ones: backends, campaign
 	$(PYTEST) $(ARGS)
 
 lint: setup ## style and mistakes (ruff)
@@ -38,6 +38,10 @@ cov: setup-test ## tests with coverage of src, the daemon and the command includ
 
 bench: setup-test ## speed and memory beside podman, containerd and bare runc; raw figures in benches/results
 	.venv/bin/python -m benches $(ARGS)
+
+backends: setup-test ## the conformance suite on crun, gVisor, containerd, Kata's contract; attempts to escape
+	@tools/peers --try containerd
+	$(PYTEST) -m backends $(ARGS)
 
 campaign: setup-test ## kill the daemon and builds at 150 random moments; build everything in four circumstances
 	$(PYTEST) -m campaign $(ARGS)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from aos.oci.layer import Layer
     from fix_containerd import Containerd
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.backends]
 
 
 class ContainerdKit:

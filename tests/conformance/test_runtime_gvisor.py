@@ -8,7 +8,7 @@ from aos.runtime.backends.gvisor import Runsc
 from damage_cases import DamageCases
 from fix_installation import requires
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.backends]
 
 
 class TestRunsc(DamageCases):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from aos.ids import SandboxId
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.backends]
 
 
 class KataKit(ContainerdKit):

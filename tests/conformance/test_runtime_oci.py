@@ -97,12 +97,14 @@ class TestRunc(DamageCases):
             await runtime.delete(id, force=True)
 
 
+@pytest.mark.backends
 class TestRuncWithIdsOfItsOwn(TestRunc):
     """The same sandboxes, each in a user namespace with a range of ids that no other has."""
 
     users = "private"
 
 
+@pytest.mark.backends
 class TestCrun(DamageCases):
     """crun refuses hybrid hierarchies: there it gets a mount namespace without the unified one."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fix_containerd import Containerd
     from fix_installation import Installation
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.backends]
 
 
 def configured(aos: Installation, address: str) -> Installation:

@@ -21,7 +21,7 @@ from fix_installation import requires, requires_root
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.backends, pytest.mark.timeout(300)]
 
 ALONE = (
     *("proc_sys_write", "core_pattern", "fresh_proc", "sysrq_trigger", "kcore"),
