@@ -9,6 +9,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -112,14 +113,21 @@ def ordinary_user() -> Iterator[OrdinaryUser]:
         try:
             yield user
         finally:
-            user.end()
-            user.settle()
-            for left in (user.root, user.state):
-                subprocess.run(
-                    user.command("unshare", "rm", "-rf", left), env=user.environment(), check=True, timeout=60
-                )
-            strangers = [path for path in home.rglob("*") if path.lstat().st_uid not in (user.uid, 0)]
-            assert strangers == []
+            try:
+                user.end()
+                user.settle()
+                for left in (user.root, user.state):
+                    subprocess.run(
+                        user.command("unshare", "rm", "-rf", left),
+                        env=user.environment(),
+                        check=True,
+                        timeout=60,
+                    )
+                strangers = [path for path in home.rglob("*") if path.lstat().st_uid not in (user.uid, 0)]
+                assert strangers == []
+            finally:
+                for pid in user.processes():  # what a test that failed has left
+                    os.kill(pid, signal.SIGKILL)
     finally:
         subprocess.run(["userdel", name], check=True)
         shutil.rmtree(place)

@@ -373,6 +373,14 @@ def test_a_network(user: OrdinaryUser, elsewhere: str) -> None:
         "run", "--rm", "--network", "bridge", "busybox:1", "-c", ASK.format(elsewhere, 8080)
     )  # makes it anew
     assert _ask(port).endswith(b"hello\n")
+    note = (
+        user.state / "network/uplink.json"
+    )  # as if the daemon had been killed before it noted the one there is
+    note.write_text(json.dumps(json.loads(note.read_bytes()) | {"slirp": 1}))
+    user(
+        "run", "--rm", "--network", "bridge", "busybox:1", "-c", ASK.format(elsewhere, 8080)
+    )  # makes it anew
+    assert _ask(port).endswith(b"hello\n")
     user("rm", "--force", "web")
     user("node", "stop")
     user.settle()

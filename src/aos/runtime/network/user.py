@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aos.errors import AlreadyExists, FailedPrecondition
@@ -33,7 +34,6 @@ from aos.runtime.network.resolvers import Resolvers, host_resolvers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from aos.runtime.network.bridge import BridgeConfig, _Inside
     from aos.runtime.network.firewall import Table
@@ -165,6 +165,8 @@ class UserNetwork(BridgeNetwork):
                 code="network-failed",
                 hint="`apt-get install slirp4netns`, `modprobe tun`; `aos doctor` checks it. `--network host` needs neither",
             )
+        if old is not None:
+            _stop_slirp(old.holder)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._directory / _SOCKET).unlink(missing_ok=True)
         stay_read, stay = os.pipe()
@@ -173,7 +175,7 @@ class UserNetwork(BridgeNetwork):
         directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             held = old is not None and old.held
-            # One that lives on has no end of this pipe; then slirp4netns is ended by its pid (`_end`).
+            # One that lives on has no end of this pipe: then `_end` ends slirp4netns.
             holder = old.holder if old is not None and held else _in_thread(lambda: _hold(stay_read, alive))
             argv = [program, "-c", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"]
             argv += ["--api-socket", f"/proc/self/fd/5/{_SOCKET}", "--ready-fd", "4"]  # a path of any length
@@ -182,7 +184,7 @@ class UserNetwork(BridgeNetwork):
             os.close(ready_write)
             ready_write = -1
             if os.read(ready, 1) != b"1":
-                os.kill(slirp, signal.SIGKILL)
+                _kill(slirp)
                 raise FailedPrecondition(
                     "slirp4netns does not connect the network of agents",
                     code="network-failed",
@@ -201,11 +203,10 @@ class UserNetwork(BridgeNetwork):
 
     def _end(self) -> None:
         uplink = self._note()
-        for pid in (uplink.holder, uplink.slirp) if uplink is not None and uplink.held else ():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        if uplink is not None:
+            _stop_slirp(uplink.holder)
+            if uplink.held:
+                _kill(uplink.holder)
         for name in (_NOTE, "pool"):
             (self._directory / name).unlink(missing_ok=True)
         if self._thread is not None:
@@ -284,6 +285,22 @@ def _in_thread(work: Callable[[], _T]) -> _T:
     """In a thread that is never used again."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(work).result()
+
+
+def _stop_slirp(holder: int) -> None:
+    """Whichever serves the namespace of that process, also one that nobody has noted."""
+    words = os.fsencode(f"/proc/{holder}/ns/net\0{_TAP}\0")
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdecimal() and (entry / "cmdline").read_bytes().endswith(words):
+                _kill(int(entry.name))
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def _hold(stay: int, alive: int) -> int:
