@@ -76,7 +76,13 @@ class Runc:
 
     async def start(self, host: Host, id: SandboxId, record: Record, ended: asyncio.Task[ExitStatus]) -> None:
         if Path(record.runtime).name == "runc":
-            return await self._release(host, id, ended)
+            # To its end, also when cancelled: who opens the FIFO and does not read lets init die of a broken pipe.
+            releasing = asyncio.create_task(self._release(host, id, ended), name=f"start of {id}")
+            try:
+                return await asyncio.shield(releasing)
+            finally:
+                if not releasing.done():
+                    await asyncio.wait({releasing})
         code, said = await host.call(id, "start")
         if code != 0:
             raise ToolFailed(said)
