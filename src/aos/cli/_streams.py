@@ -85,7 +85,7 @@ def pump(connection: socket, answer: Answer, *, stdin: bool, detach: bytes = b""
         except BlockingIOError:
             continue
         except ConnectionResetError:
-            packet = b""
+            continue  # told once, before what is still queued: conmon went with input unread
         if not packet:
             return ENDED
         if packet[0] == 2:

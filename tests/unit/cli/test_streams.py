@@ -193,6 +193,21 @@ def test_a_process_that_closed_its_input_is_still_heard(carry: Callable[..., Car
     assert carried.process.communicate(timeout=20)[0] == b"still here"
 
 
+def test_what_was_said_before_an_end_with_input_unread_is_shown(carry: Callable[..., Carried]) -> None:
+    """The kernel tells of a reset before it gives out what is still queued (unix(7))."""
+    carried = carry(stdin=True)
+    assert carried.process.stdin
+    carried.process.stdin.write(b"never read")
+    carried.process.stdin.flush()
+    assert select.select([carried.agent], [], [], 20)[0]
+    os.kill(carried.process.pid, signal.SIGSTOP)
+    carried.say(b"first ")
+    carried.say(b"last")
+    carried.agent.close()
+    os.kill(carried.process.pid, signal.SIGCONT)
+    assert carried.process.communicate(timeout=20)[0] == b"first last"
+
+
 def test_a_reader_that_left(carry: Callable[..., Carried]) -> None:
     carried = carry()
     assert carried.process.stdout
