@@ -157,7 +157,7 @@ def _last_words(err: str) -> str:
 def left_behind(aos: Installation) -> list[str]:
     """Files of killed builds; the fixture `aos` looks for mounts, cgroups and processes."""
     build, content = aos.root / "build", aos.root / "content"
-    places = [build / "work", build / "locks", content / "ingest", aos.root / "sandboxes"]
+    places = [build / "work", build / "locks", content / "ingest", aos.root / "sandboxes/oci"]
     found = [str(path) for place in places if place.exists() for path in place.iterdir()]
     found += [str(path) for path in build.rglob(".new-*")]
     return found + [str(path) for path in (content / "snapshots").glob(".*")]
