@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ PEERS = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aos-peers"
 )
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{PEERS / 'bin'}"
+
+# A shell starts what runs in its background with these ignored, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # How quick an example is says something about the machine, not about what is tested.
 settings.register_profile("aos", deadline=None, suppress_health_check=[HealthCheck.too_slow])
