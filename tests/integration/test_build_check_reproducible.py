@@ -145,7 +145,7 @@ def test_a_check_that_is_ended_leaves_nothing(builder: Builder, number: signal.S
     builder.build(context, *secret)
     builder.aos.environ["NAP"] = "1000"  # type: ignore[index]
     process = builder.aos.start("build", "-q", CHECK, *secret, context)
-    sandboxes, deadline = builder.aos.root / "sandboxes", time.monotonic() + 60
+    sandboxes, deadline = builder.aos.root / "sandboxes/oci", time.monotonic() + 60
     while not list(sandboxes.glob("build-*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
