@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-def two_stages(builder: Builder, command: str = "echo one") -> Path:
+def two_stages(builder: Builder, pause: str = "") -> Path:
+    """A build of two stages that do not need each other; `pause` comes before each writes its file."""
     return builder.context(
         steps=[
             {"copy": {"from": "first", "src": "/one", "dest": "/one"}},
             {"copy": {"from": "second", "src": "/two", "dest": "/two"}},
         ],
         stages=[
-            {"name": "first", "from": "busybox:1", "steps": [{"run": f"{command}; echo 1 >/one"}]},
-            {"name": "second", "from": "busybox:1", "steps": [{"run": "printf '\\033[2J'; echo 2 >/two"}]},
+            {"name": "first", "from": "busybox:1", "steps": [{"run": f"echo one; {pause} echo 1 >/one"}]},
+            {
+                "name": "second",
+                "from": "busybox:1",
+                "steps": [{"run": f"printf '\\033[2J'; {pause} echo 2 >/two"}],
+            },
         ],
     )
 
@@ -94,7 +99,7 @@ def test_the_last_output_of_a_failed_step_does_nothing_to_the_terminal(builder: 
 
 
 def test_a_terminal_gets_the_live_display(builder: Builder) -> None:
-    context = two_stages(builder, "echo one; sleep 0.5")
+    context = two_stages(builder, pause="sleep 1;")
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
