@@ -155,8 +155,6 @@ def test_user_ids_of_its_own(aos: Installation, tmp_path: Path) -> None:
     aos("cp", "-a", f"{agents[0]}:/in", tmp_path / "back")
     assert ((tmp_path / "back").stat().st_uid, (tmp_path / "back").stat().st_gid) == (7, 8)
     aos("rm", "-f", *agents)
-    refused = aos("run", "--userns", "private", "--network", "bridge", "busybox:1", "-c", "true", check=False)
-    assert refused.code == 125 and "user ids of its own" in refused.err
 
 
 def test_secrets_that_a_package_asks_for(aos: Installation, tmp_path: Path) -> None:

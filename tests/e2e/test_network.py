@@ -491,9 +491,25 @@ def test_gvisor_agents_have_the_same_policy(world: World) -> None:
     assert refusal.code == 125
 
 
-def test_user_ids_of_its_own_and_a_network_are_not_had_together(world: World) -> None:
-    """runc's exec cannot enter a network namespace that the sandbox's user namespace does not own."""
-    words = ("--network", "bridge", "busybox:1", "-c", script([(PUBLIC, 80), (PRIVATE, 80)]))
-    refused = world.installation("run", "--rm", "--userns", "private", *words, check=125)
-    assert "its network is bridge" in refused.err
-    assert reached(world.installation("run", "--rm", "--userns", "auto", *words).out) == {(PUBLIC, 80)}
+def test_a_network_and_user_ids_of_its_own(world: World) -> None:
+    """Its user namespace owns its network's: it listens on low ports, and what is executed later comes in, too."""
+    aos = world.installation
+    bridged = ("--userns", "private", "--network", "bridge")
+    aos("run", "-d", "--name", "one", *bridged, "-p", f"{HOST}:8080:80", "busybox:1", "-c", LISTEN)
+    assert world.from_outside(lambda: read(HOST, 8080)).startswith("hello")
+    targets = [(PUBLIC, 80), (PRIVATE, 80), (METADATA, 80)]
+    assert reached(aos("exec", "one", "sh", "-c", script(targets)).out) == {(PUBLIC, 80)}
+    assert aos("exec", "one", "ls", "/sys/class/net").out.split() == ["eth0", "lo"]
+    assert aos("exec", "one", "cat", "/proc/self/uid_map").out.split()[1] != "0"
+
+    share = (
+        "--network",
+        "agent:one",
+        "busybox:1",
+        "-c",
+        "cat /proc/self/uid_map; nc 127.0.0.1 80 </dev/null",
+    )
+    refused = aos("run", "--rm", "--userns", "private", *share, check=125)
+    assert "it shares the network of another agent" in refused.err
+    said = aos("run", "--rm", "--userns", "auto", *share).out
+    assert said.split()[:2] == ["0", "0"], "it has the host's, and the network all the same"

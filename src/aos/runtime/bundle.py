@@ -91,12 +91,13 @@ def runtime_config(
     seccomp: object,
     open_files: int,
     ids: IdMap | None = None,
+    user_namespace: str = "",
     network: str | None = "",
 ) -> dict[str, Any]:
     """`config.json`. `rootfs` and `cgroup` are paths (None: it gets no group); `sources` maps what something is mounted at to where it is for
     the sandbox to take (of spec.mounts all but tmpfs; `files` of ours in /etc, read-only; /sys where the sandbox may not
     mount it); `open_files` is the limit of open descriptors (never above the daemon's own hard limit); `ids`: as whose
-    ids the sandbox's own are on the host, in a user namespace; `network` is the path of a network namespace, empty for a
+    ids the sandbox's own are on the host, in the user namespace at the path `user_namespace`; `network` is the path of a network namespace, empty for a
     new one with nothing in it, None for the host's."""
     confinement = spec.confinement
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
@@ -134,7 +135,8 @@ def runtime_config(
     if seccomp is not None:
         config["linux"]["seccomp"] = seccomp
     if ids is not None:
-        namespaces.append({"type": "user"})
+        # runc before 1.1.10 wants the map of a namespace that it joins, later ones check that it is this.
+        namespaces.append({"type": "user", **({"path": user_namespace} if user_namespace else {})})
         for name, extents in (("uidMappings", ids.uids), ("gidMappings", ids.gids)):
             config["linux"][name] = [
                 {"containerID": inside, "hostID": outside, "size": count}

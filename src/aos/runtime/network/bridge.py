@@ -120,13 +120,16 @@ class BridgeNetwork:
             self._leases.take(lease, directory)
         return Connection(f"{address}\t{{name}}\n", resolvers.text())
 
-    def enter(self, directory: Path) -> _Inside:
+    def enter(self, directory: Path, namespace: int | None = None) -> _Inside:
         with _working("make a network namespace"):
-            links.new_namespace()
+            if namespace is None:
+                links.new_namespace()
+            else:
+                links.enter_namespace(namespace)
         # Links to come have no addresses of IPv6; the loopback interface keeps ::1.
         _set("ipv6/conf/default/disable_ipv6", "1")
-        namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        return _Inside(self, directory, links.open_route(), namespace)
+        entered = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return _Inside(self, directory, links.open_route(), entered)
 
     def connect(self, inside: _Inside) -> None:
         directory = inside.directory

@@ -219,13 +219,9 @@ def new_namespace() -> None:
     _checked(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
 
 
-def enter_namespace(path: str) -> None:
+def enter_namespace(descriptor: int) -> None:
     """Take the calling thread into one that is there, for good."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _checked(ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET))
-    finally:
-        os.close(descriptor)
+    _checked(ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET))
 
 
 def _checked(result: int) -> None:

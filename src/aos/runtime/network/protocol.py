@@ -49,8 +49,9 @@ class Network(Protocol):
         `network-pool-taken` and `network-failed`."""
         ...
 
-    def enter(self, directory: Path) -> Inside:
-        """Take the calling thread into a new network namespace, for good."""
+    def enter(self, directory: Path, namespace: int | None = None) -> Inside:
+        """Take the calling thread into a new network namespace, for good: the one behind the descriptor `namespace`,
+        which has nothing in it; None: one of the thread's own user namespace."""
         ...
 
     def release(self, directory: Path) -> None:

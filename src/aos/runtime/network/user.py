@@ -277,7 +277,11 @@ def _host_addresses() -> tuple[IPv4Network, ...]:
 def _thread_in(namespace: str) -> ThreadPoolExecutor:
     """One thread that is in a network namespace for good."""
     executor = ThreadPoolExecutor(1, thread_name_prefix="network")
-    executor.submit(enter_namespace, namespace).result()
+    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        executor.submit(enter_namespace, descriptor).result()
+    finally:
+        os.close(descriptor)
     return executor
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.backends.supervised.user_ids import UserIds
     from aos.runtime.network.protocol import Inside, Network
     from aos.runtime.spec import AgentSpec
 
@@ -106,10 +107,17 @@ class _Bridged(Connecting):
     namespace = _OWN
 
     def __init__(
-        self, directory: Path, spec: AgentSpec, network: Network, hosts: str, resolv_conf: str
+        self,
+        directory: Path,
+        spec: AgentSpec,
+        network: Network,
+        hosts: str,
+        resolv_conf: str,
+        users: UserIds | None,
     ) -> None:
         super().__init__(directory, spec)
         self._network = network
+        self._users = users
         self._hosts, self._resolv_conf = hosts, resolv_conf
         self._inside: Inside | None = None
         self._work: asyncio.Task[None] | None = None
@@ -118,7 +126,9 @@ class _Bridged(Connecting):
         return self._write(self._hosts, self._resolv_conf)
 
     def enter(self) -> None:
-        self._inside = self._network.enter(self._directory)
+        self._inside = self._network.enter(
+            self._directory, self._users.network if self._users is not None else None
+        )
 
     def begin(self) -> None:
         assert self._inside is not None
@@ -143,8 +153,8 @@ class _Bridged(Connecting):
             self._inside = None
 
 
-async def connecting(host: Host, directory: Path, spec: AgentSpec) -> Connecting:
-    """What the specification asks for, promised. Errors are those of Network.reserve, NotFound `sandbox-not-found` and
+async def connecting(host: Host, directory: Path, spec: AgentSpec, users: UserIds | None) -> Connecting:
+    """What the specification asks for, promised; `users`: open until `begin`. Errors are those of Network.reserve, NotFound `sandbox-not-found` and
     FailedPrecondition `sandbox-state` for a sandbox to share with that is not there, or does not run."""
     match spec.network.mode:
         case "none":
@@ -157,7 +167,7 @@ async def connecting(host: Host, directory: Path, spec: AgentSpec) -> Connecting
     promised = await asyncio.to_thread(network.reserve, directory, spec.network)
     own = promised.hosts.format(name=spec.hostname)
     hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{own}"
-    return _Bridged(directory, spec, network, hosts, promised.resolv_conf)
+    return _Bridged(directory, spec, network, hosts, promised.resolv_conf, users)
 
 
 def _share(host: Host, directory: Path, spec: AgentSpec) -> Connecting:

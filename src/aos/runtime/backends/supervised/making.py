@@ -25,7 +25,7 @@ from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits, too_little_memory
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed
-from aos.runtime.backends.supervised.mounts import STAGE, Bind, MemoryFile, Mounts, Overlay
+from aos.runtime.backends.supervised.mounts import STAGE, USER_NAMESPACE, Bind, MemoryFile, Mounts, Overlay
 from aos.runtime.backends.supervised.record import Record, process_start
 from aos.runtime.backends.supervised.user_ids import choose_ids
 from aos.runtime.bundle import runtime_config
@@ -86,8 +86,9 @@ class Making:
         users: UserIds | None = None
         network: Connecting | None = None
         try:
-            network = await connecting(self._host, directory, spec)
-            users = choose_ids(self._host, directory, spec)
+            chosen = choose_ids(self._host, directory, spec)
+            users, why = (None, chosen) if isinstance(chosen, str) else (chosen, "")
+            network = await connecting(self._host, directory, spec, users)
             disk = None if spec.rootfs.size is None else await make_disk(directory, spec.rootfs.size)
             mounts = self._prepare(directory, spec, layers, trees, seccomp, users, disk, network, devices)
             try:
@@ -123,6 +124,7 @@ class Making:
                 options,
                 str(image or ""),
                 users.ids.uids[0][1:] if users is not None else (),
+                why,
             )
             record.write(directory)
             network.begin()
@@ -207,7 +209,7 @@ class Making:
         sysfs = None
         if network.namespace is None and in_user_namespace():  # nor may the user mount the host's
             bind("/sys", Path("/sys"), read_only=True, mapped=False)
-        elif users is not None and network.namespace != "":  # which its user namespace does not own
+        elif users is not None and network.namespace is None:  # which its user namespace does not own
             sysfs = place / "sys"
             sources["/sys"] = str(sysfs)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -221,6 +223,7 @@ class Making:
             seccomp=seccomp,
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
             ids=users.ids if users is not None else None,
+            user_namespace=str(USER_NAMESPACE),
             network=network.namespace,
         )
         devices.apply(config)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from aos.runtime.backends.supervised.disk import Disk
 
-__all__ = ["STAGE", "Bind", "MemoryFile", "Mounts", "Overlay", "separate_directory"]
+__all__ = ["STAGE", "USER_NAMESPACE", "Bind", "MemoryFile", "Mounts", "Overlay", "separate_directory"]
 
 _CLONE_NEWNS, _CLONE_FS = 0x00020000, 0x00000200
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
-_MS_REC, _MS_SLAVE = 0x4000, 1 << 19
+_MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 1 << 19
 _DATA_LIMIT = 4095
 """Bytes: mount(2) copies one page of options."""
 _OVERLAY_OPTIONS = "redirect_dir=off,index=off,metacopy=off"
@@ -44,6 +44,8 @@ _USER_OPTIONS = "userxattr,index=off,metacopy=off"
 STAGE = Path("/run/aos-sandbox")
 """Where all this is mounted for a sandbox with user ids of its own: its root user must be able to walk there, which it
 could not do in a directory of ours. An empty directory on the host; what is mounted there, one sandbox alone sees."""
+USER_NAMESPACE = STAGE / "user"
+"""Where the OCI runtime finds the sandbox's user namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,9 @@ class Mounts:
         """In the mount namespace of the calling thread."""
         if self.directory == STAGE:
             _mount(STAGE, "tmpfs", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0711,size=1m")
+        if self.user_namespace is not None:
+            USER_NAMESPACE.touch()
+            _mount(USER_NAMESPACE, f"/proc/self/fd/{self.user_namespace}", None, _MS_BIND)
         if self.disk is not None:
             self.disk.mount()
         if self.sysfs is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aos.content.protocol import IdMap
 
-__all__ = ["attach", "clone_tree", "libc", "map_ids", "open_canonical", "restrict", "user_namespace"]
+__all__ = ["attach", "clone_tree", "libc", "map_ids", "namespaces", "open_canonical", "restrict"]
 
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
@@ -25,7 +25,7 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _RESOLVE_NO_SYMLINKS, _RESOLVE_NO_MAGICLINKS = 0x04, 0x02
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_IDMAP = 1, 2, 4, 0x100000
-_CLONE_VM, _CLONE_NEWUSER = 0x100, 0x10000000
+_CLONE_VM, _CLONE_NEWUSER, _CLONE_NEWNET = 0x100, 0x10000000, 0x40000000
 _STACK = 64 << 10
 _HELPER_SECONDS = 5
 """How long the helper of a user namespace lives where its maker is killed in between."""
@@ -91,8 +91,8 @@ def attach(tree: int, target: Path) -> None:
     _call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
 
 
-def user_namespace(ids: IdMap) -> int:
-    """A descriptor of a new user namespace with this map.
+def namespaces(ids: IdMap, *, network: bool) -> tuple[int, int | None]:
+    """Descriptors of a new user namespace with this map and, if it shall own one, of a new network namespace.
 
     Only a process of one thread may make one, so a helper does: it shares our memory, as a child of vfork does, and runs
     nothing but sleep(3) of the C library on a stack of its own.
@@ -102,7 +102,8 @@ def user_namespace(ids: IdMap) -> int:
     clone = libc().clone
     clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
     sleep = ctypes.cast(libc().sleep, ctypes.c_void_p)
-    pid = int(clone(sleep, top, _CLONE_VM | _CLONE_NEWUSER | signal.SIGCHLD, _HELPER_SECONDS))
+    flags = _CLONE_VM | _CLONE_NEWUSER | (_CLONE_NEWNET if network else 0)
+    pid = int(clone(sleep, top, flags | signal.SIGCHLD, _HELPER_SECONDS))
     if pid < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
@@ -111,7 +112,12 @@ def user_namespace(ids: IdMap) -> int:
             text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in extents)
             with open(f"/proc/{pid}/{name}", "w") as file:  # noqa: PTH123 - on the start path
                 file.write(text)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        users = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return users, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if network else None
+        except BaseException:
+            os.close(users)
+            raise
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -52,6 +52,8 @@ class Record:
     """The checkpoint that it goes on from; empty: it begins at its entrypoint."""
     ids: tuple[int, ...] = ()
     """(first, how many): the host's ids that its own are, from 0 on; empty: they are the host's."""
+    host_ids: str = ""
+    """Why they are the host's."""
 
     def write(self, directory: Path) -> None:
         _replace(directory / _RECORD, asdict(self))

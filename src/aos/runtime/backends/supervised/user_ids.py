@@ -15,7 +15,7 @@ from aos import errors
 from aos.errors import AosError, FailedPrecondition
 from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.mounts import STAGE
-from aos.runtime.backends.supervised.native import clone_tree, map_ids, user_namespace
+from aos.runtime.backends.supervised.native import clone_tree, map_ids, namespaces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,18 +31,25 @@ __all__ = ["UserIds", "choose_ids"]
 class UserIds:
     ids: IdMap
     namespace: int
-    """A descriptor of a user namespace that maps them."""
+    """A descriptor of a user namespace that maps them: the sandbox's."""
+    network: int | None
+    """A descriptor of a network namespace that this user namespace owns, for a sandbox that the host connects: runc's
+    exec could enter no other."""
 
     def close(self) -> None:
         os.close(self.namespace)
+        if self.network is not None:
+            os.close(self.network)
 
 
-def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
-    """None: the host's. FailedPrecondition `user-namespace-unavailable`, NotImplemented `capability-missing` where the
-    sandbox must have its own and cannot."""
+def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | str:
+    """Its own; else why it has the host's. FailedPrecondition `user-namespace-unavailable`, NotImplemented
+    `capability-missing` where the sandbox must have its own and cannot."""
     wanted = spec.confinement.users or host.config.users
-    if wanted == "host" or spec.rootfs.upper is not None:  # a build keeps what was written, with its owners
-        return None
+    if wanted == "host":
+        return "as asked for"
+    if spec.rootfs.upper is not None:
+        return "a build keeps what was written, with its owners"
     try:
         if not host.tool.user_namespaces:
             raise errors.NotImplemented(
@@ -51,11 +58,8 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
                 hint="run it with --userns host, or with the oci backend",
                 backend=host.tool.backend,
             )
-        if spec.network.mode not in (
-            "none",
-            "host",
-        ):  # its exec could not enter a namespace that is not its own
-            raise _unavailable(f"its network is {spec.network.mode}")
+        if spec.network.mode == "agent":  # its exec could not enter a namespace that is not its own
+            raise _unavailable("it shares the network of another agent")
         if spec.confinement.devices:  # runc takes a device's name inside for its name on the host
             raise _unavailable("it has devices of the host")
         if in_user_namespace():
@@ -63,10 +67,10 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | None:
                 "an ordinary user has ids for one range, which all sandboxes of the user's are in"
             )
         return _own(host, directory, spec)
-    except AosError:
+    except AosError as error:
         if wanted == "private":
             raise
-        return None
+        return error.message.partition(": ")[2] or error.message
 
 
 def _own(host: Host, directory: Path, spec: AgentSpec) -> UserIds:
@@ -80,18 +84,19 @@ def _own(host: Host, directory: Path, spec: AgentSpec) -> UserIds:
         if not (STAGE / "rootfs").exists():
             (STAGE / "rootfs").mkdir(parents=True, exist_ok=True)
             STAGE.chmod(0o711)  # whatever the umask
-        namespace = user_namespace(ids)
+        namespace, network = namespaces(ids, network=spec.network.mode == "bridge")
     except OSError as error:
         ranges.release(ids.uids[0][1], directory)
         raise _unavailable(f"no user namespace can be made: {error.strerror}") from error
+    users = UserIds(ids, namespace, network)
     try:
         for path in (host.content.snapshots.directory, *_mounted(spec)):
             _try(path, namespace)
     except BaseException:
-        os.close(namespace)
+        users.close()
         ranges.release(ids.uids[0][1], directory)
         raise
-    return UserIds(ids, namespace)
+    return users
 
 
 def _mounted(spec: AgentSpec) -> list[Path]:
