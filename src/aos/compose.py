@@ -512,7 +512,9 @@ def runtime(config: Config, content: ContentStore, network: BridgeMaker | None =
             "oci": SupervisedRuntime(supervised, Runc(config.oci_runtime), content, network),
             "gvisor": SupervisedRuntime(supervised, Runsc(config.runsc), content, network),
             **{
-                name: deferred(partial(_containerd, config, content, name), config.root / "sandboxes" / name)
+                name: deferred(
+                    partial(_containerd, config, content, network, name), config.root / "sandboxes" / name
+                )
                 for name in ("containerd", "kata")
             },
         },
@@ -521,7 +523,7 @@ def runtime(config: Config, content: ContentStore, network: BridgeMaker | None =
     )
 
 
-def _containerd(config: Config, content: ContentStore, backend: str) -> Runtime:
+def _containerd(config: Config, content: ContentStore, network: BridgeMaker, backend: str) -> Runtime:
     from aos.runtime.backends.containerd import ContainerdConfig, ContainerdRuntime
 
     containerd = ContainerdConfig(
@@ -534,9 +536,11 @@ def _containerd(config: Config, content: ContentStore, backend: str) -> Runtime:
         handler=config.containerd_handler,
         seccomp=config.seccomp,
         oci_runtime=config.oci_runtime,
+        device_hooks=config.allow_host_hooks,
         kata_config=config.kata_config,
     )
-    return (ContainerdRuntime.kata if backend == "kata" else ContainerdRuntime)(containerd, content)
+    make = ContainerdRuntime.kata if backend == "kata" else ContainerdRuntime
+    return make(containerd, content, network)
 
 
 class _BuildCache:

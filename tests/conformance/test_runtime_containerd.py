@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aos.compose import bridge_network
 from aos.config import Config
 from aos.content.store import ContentStore
 from aos.errors import AlreadyExists, Unavailable
@@ -25,8 +26,9 @@ from aos.registry.local import LocalRegistry
 from aos.runtime.backends.containerd import ContainerdConfig, ContainerdRuntime
 from aos.runtime.backends.containerd.streams import holders
 from aos.testing.runtime import case, collect, shell_command
+from device_cases import DeviceCases
 from fix_installation import end_process, requires_root
-from supervised_cases import IsolatedCases, files_of
+from supervised_cases import files_of
 from traces import Traces
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class ContainerdKit:
         self.content = content
         self.layers = layers
         self.containerd = containerd
+        self.cdi: tuple[Path, ...] = ()
+        """Where the host describes its devices."""
 
     @property
     def sandboxes(self) -> Path:
@@ -57,10 +61,12 @@ class ContainerdKit:
     @property
     def settings(self) -> ContainerdConfig:
         config = self.config
-        return ContainerdConfig(config.root, config.state, config.installation, self.containerd.address)
+        return ContainerdConfig(
+            config.root, config.state, config.installation, self.containerd.address, cdi=self.cdi
+        )
 
     def make(self) -> ContainerdRuntime:
-        return ContainerdRuntime(self.settings, self.content)
+        return ContainerdRuntime(self.settings, self.content, bridge_network(self.config))
 
     def command(self, program: str, *args: str) -> tuple[str, ...]:
         return shell_command(program, *args)
@@ -69,7 +75,7 @@ class ContainerdKit:
         return Traces.of(self.config).lines() | files_of(self.config)
 
 
-class ContainerdCases(IsolatedCases):
+class ContainerdCases(DeviceCases):
     @pytest.fixture(scope="class")
     @classmethod
     def containerd(cls) -> Containerd:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aos.compose import bridge_network
 from aos.config import Config
 from aos.content.store import ContentStore
 from aos.errors import NotImplemented
@@ -44,7 +45,7 @@ class KataKit(ContainerdKit):
     backend = "kata"
 
     def make(self) -> ContainerdRuntime:
-        return ContainerdRuntime.kata(self.settings, self.content)
+        return ContainerdRuntime.kata(self.settings, self.content, bridge_network(self.config))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,8 @@ class TestContract(RuntimeConformance):
         name = "io.katacontainers.config.hypervisor.default_vcpus"
         spec = replace(self.spec(kit, "sleep"), limits=Limits(cpus=1), annotations=((name, "4"),))
         config = replace(kit.settings, kata_config="/etc/kata/clh.toml")
-        async with self.created(ContainerdRuntime.kata(config, kit.content), spec) as id:
+        runtime = ContainerdRuntime.kata(config, kit.content, bridge_network(kit.config))
+        async with self.created(runtime, spec) as id:
             annotations = self.found(kit, id)["Spec"]["annotations"]
             assert annotations[name] == "4"
             assert annotations["io.katacontainers.config_path"] == "/etc/kata/clh.toml"
@@ -120,8 +122,9 @@ class TestContract(RuntimeConformance):
                 with pytest.raises(NotImplemented, match="socket") as refused:
                     await runtime.create(self.id(), spec)
                 assert "vsock" in (refused.value.hint or "")
-            with pytest.raises(NotImplemented, match="network"):
-                await runtime.create(self.id(), replace(self.spec(kit, "sleep"), network=NetworkSpec("host")))
+            for network in (NetworkSpec("host"), NetworkSpec("bridge"), NetworkSpec("agent", "x")):
+                with pytest.raises(NotImplemented, match="network"):
+                    await runtime.create(self.id(), replace(self.spec(kit, "sleep"), network=network))
             async with self.running(runtime, self.spec(kit, "sleep")) as id:
                 for call in (runtime.processes, runtime.root):
                     with pytest.raises(NotImplemented):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.errors import FailedPrecondition
 from aos.runtime.backends.oci import Runc
-from aos.runtime.spec import Confinement, NetworkSpec
+from aos.runtime.spec import NetworkSpec
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
 from damage_cases import DamageCases
+from device_cases import DeviceCases
 from fix_installation import requires
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-class TestRunc(DamageCases):
+class TestRunc(DamageCases, DeviceCases):
     @pytest.fixture(scope="class")
     @classmethod
     def tool(cls) -> Runc:
@@ -45,36 +44,6 @@ class TestRunc(DamageCases):
     async def test_host_network_is_the_hosts(self, kit: SupervisedKit) -> None:
         spec = replace(self.shell(kit, "readlink /proc/self/ns/net"), network=NetworkSpec("host"))
         assert (await self.says(kit, spec)).strip() == str(Path("/proc/self/ns/net").readlink())
-
-    @case
-    async def test_a_device_that_the_host_describes(self, kit: SupervisedKit, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("of the driver")
-        edits = {
-            "deviceNodes": [
-                {"path": "/dev/of-the-test", "hostPath": "/dev/loop-control", "permissions": "r"}
-            ],
-            "mounts": [{"hostPath": f"{tmp_path}/file", "containerPath": "/driver"}],
-            "env": ["DRIVER=there"],
-        }
-        device = {"name": "one", "containerEdits": edits}
-        described = {"cdiVersion": "0.6.0", "kind": "aos.test/zero", "devices": [device]}
-        (tmp_path / "cdi.json").write_text(json.dumps(described))
-        kit.cdi = (tmp_path,)
-        script = "(: < /dev/of-the-test); cat /driver; echo $DRIVER; echo x > /dev/of-the-test; true"
-        spec = self.shell(kit, script)
-        spec = replace(spec, confinement=Confinement(devices=("aos.test/zero=one",), users="auto"))
-        run = await self.run(kit.make(), spec)
-        assert run.out.decode().split() == ["of", "the", "driverthere"], run
-        assert b"not permitted" in run.err  # it is for reading
-
-    @case
-    async def test_no_device_is_there_that_nobody_asked_for(self, kit: SupervisedKit) -> None:
-        spec = replace(self.shell(kit, "true"), confinement=Confinement(devices=("aos.test/zero=one",)))
-        kit.cdi = (kit.config.root / "nothing",)
-        with pytest.raises(FailedPrecondition) as refused:
-            await kit.make().create(self.id(), spec)
-        assert refused.value.code == "devices-missing"
-        assert "nvidia-container-toolkit" in str(refused.value.hint)
 
     @case
     async def test_masked_and_read_only_paths(self, kit: SupervisedKit) -> None:

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from e2e.test_network import LISTEN, reached, read, script
+from fix_network import HOST, METADATA, PRIVATE, PUBLIC
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fix_containerd import Containerd
     from fix_installation import Installation
+    from fix_network import World
 
 pytestmark = [pytest.mark.root, pytest.mark.backends]
 
@@ -20,7 +24,7 @@ pytestmark = [pytest.mark.root, pytest.mark.backends]
 def configured(aos: Installation, address: str) -> Installation:
     config = aos.root.parent / "config.toml"
     config.write_text(f'[runtime]\ndefault = "containerd"\n[containerd]\naddress = "{address}"\n')
-    return replace(aos, environ={"AOS_CONFIG": str(config)})
+    return replace(aos, environ={**aos.environ, "AOS_CONFIG": str(config)})
 
 
 @pytest.fixture(params=["containerd1", "containerd2"])
@@ -82,3 +86,41 @@ def test_a_daemon_starts_while_containerd_is_dead(there: tuple[Installation, Con
     assert aos("exec", "b", "hostname").out == "b\n"
     aos("kill", "b")
     assert aos("wait", "b").out.split() == ["137"]
+
+
+# Networks, with what is outside of the host (fix_network.py).
+
+
+@pytest.fixture(params=["containerd1", "containerd2"])
+def connected(request: pytest.FixtureRequest, world: World) -> Installation:
+    containerd: Containerd = request.getfixturevalue(request.param)
+    return configured(world.installation, containerd.address)
+
+
+def test_the_policy_of_a_bridge_holds(connected: Installation, world: World) -> None:
+    targets = script([(PRIVATE, 80), (PRIVATE, 81), (PUBLIC, 80), (METADATA, 80)])
+    words = ("--rm", "--network", "bridge", "--egress", f"allow {PRIVATE} tcp 80", "busybox:1", "-c", targets)
+    assert reached(connected("run", *words).out) == {(PRIVATE, 80)}
+    assert connected("network", "ls", "-o", "json").json["sandboxes"] == []  # what was promised is taken back
+
+
+def test_a_published_port_a_shared_network_and_a_dead_daemon(connected: Installation, world: World) -> None:
+    aos = connected
+    aos("run", "-d", "--name", "server", "-p", "8080:80", "busybox:1", "-c", LISTEN)
+    assert world.from_outside(lambda: read(HOST, 8080)) == "hello from server"
+    aos.kill_daemon()
+    assert world.from_outside(lambda: read(HOST, 8080)) == "hello from server"
+    [there] = aos("network", "ls", "-o", "json").json["sandboxes"]
+    assert str(there["address"]) in aos("exec", "server", "ip", "address").out
+    shared = (
+        "--rm",
+        "--network",
+        "agent:server",
+        "busybox:1",
+        "-c",
+        "wget -q -O - http://127.0.0.1/; ip address",
+    )
+    said = aos("run", *shared).out
+    assert "hello from server" in said and there["address"] in said
+    aos("rm", "-f", "server")
+    assert "x" in aos("run", "--network", "agent:x", "busybox:1", check=125).err

@@ -19,7 +19,7 @@ from aos.oci.digest import Digest
 from aos.oci.layer import Layer
 from aos.runtime.backends.containerd import holder
 from aos.runtime.backends.containerd.connection import Connection, probe
-from aos.runtime.backends.containerd.handlers import Handler, handler, resources
+from aos.runtime.backends.containerd.handlers import handler, resources
 from aos.runtime.backends.containerd.layers import chain_id
 from aos.runtime.backends.containerd.mounts import directories
 from aos.runtime.backends.containerd.settings import ContainerdConfig
@@ -221,19 +221,21 @@ def test_handlers(name: str, backend: str, isolation: str, on_host: bool) -> Non
     assert ("prepare" in found.capabilities) is on_host
 
 
+@pytest.mark.parametrize("name", ["io.containerd.runsc.v1", "io.containerd.kata.v2"])
 @pytest.mark.parametrize(
     "more",
     [
+        {"network": NetworkSpec("host")},
         {"network": NetworkSpec("bridge")},
         {"network": NetworkSpec("agent", sandbox="x")},
         {"confinement": Confinement(users="private")},
         {"confinement": Confinement(devices=("vendor.com/class=name",))},
     ],
 )
-def test_what_it_does_not_have_names_who_has(more: dict[str, Any]) -> None:
+def test_what_it_does_not_have_names_who_has(name: str, more: dict[str, Any]) -> None:
     spec = AgentSpec(**{"process": ProcessSpec(("x",)), "rootfs": Rootfs(()), **more})
     with pytest.raises(NotImplemented) as refused:
-        Handler("containerd", "io.containerd.runc.v2").check(spec)
+        handler(name).check(spec)
     assert refused.value.code == "capability-missing"
     assert "--runtime oci" in str(refused.value.hint)
 

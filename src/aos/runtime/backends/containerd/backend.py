@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from aos.content.store import ContentStore
     from aos.runtime.backends.containerd.settings import ContainerdConfig
+    from aos.runtime.network.protocol import Network
     from aos.runtime.protocol import Exec, Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
     from aos.runtime.state import ExitStatus, ProcessInfo
@@ -51,18 +52,24 @@ class ContainerdRuntime:
     """One sandbox is one container, task and snapshot of containerd, one holder, one directory."""
 
     def __init__(
-        self, config: ContainerdConfig, content: ContentStore, handler: Handler | None = None
+        self,
+        config: ContainerdConfig,
+        content: ContentStore,
+        network: Callable[[], Network],
+        handler: Handler | None = None,
     ) -> None:
-        """`handler`: none for the one that the configuration names."""
-        self._host = Host(config, handler or named(config.handler), content)
+        """`network`: makes what connects sandboxes; `handler`: none for the one that the configuration names."""
+        self._host = Host(config, handler or named(config.handler), content, network)
         self._ends = Ends(self._host)
         self._removal = Removal(self._host, self._ends)
         self._making = Making(self._host, self._ends, self._removal)
         self._execs = Execs(self._host, self._ends)
 
     @classmethod
-    def kata(cls, config: ContainerdConfig, content: ContentStore) -> ContainerdRuntime:
-        return cls(config, content, KataHandler())
+    def kata(
+        cls, config: ContainerdConfig, content: ContentStore, network: Callable[[], Network]
+    ) -> ContainerdRuntime:
+        return cls(config, content, network, KataHandler())
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
         return await self._making.create(id, spec)

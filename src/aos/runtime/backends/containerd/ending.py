@@ -14,6 +14,7 @@ from aos.errors import AosError, NotFound
 from aos.runtime.backends.containerd.record import OOM, Record
 from aos.runtime.backends.containerd.streams import Streams, hold, until_gone
 from aos.runtime.backends.supervised.conmon import decode_exit
+from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.record import process_start, read_status, write_status
 from aos.runtime.state import ExitStatus, SandboxState, Usage
 
@@ -35,6 +36,7 @@ class Ends:
         self._host = host
         self._ends: dict[SandboxId, asyncio.Task[ExitStatus]] = {}
         self._watched: set[asyncio.Task[ExitStatus]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
 
     async def wait(self, id: SandboxId) -> ExitStatus:
@@ -91,7 +93,15 @@ class Ends:
             )
         with contextlib.suppress(FileNotFoundError):
             write_status(directory, status)
+        releasing = asyncio.create_task(self._release(id), name=f"network of {id}")
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
         return status
+
+    async def _release(self, id: SandboxId) -> None:
+        """Addresses and ports are another's now; what cannot be given back is found by whoever looks for one."""
+        with contextlib.suppress(AosError):
+            await release(self._host, id)
 
     async def _ended(self, id: SandboxId) -> tuple[int, float] | None:
         """(containerd's exit status, when); None when it does not know the task. Its own death is waited out: the shim,

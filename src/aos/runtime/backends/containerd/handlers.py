@@ -71,17 +71,17 @@ class Handler:
 
     def check(self, spec: AgentSpec) -> None:
         """NotImplemented for what sandboxes of this handler cannot have."""
-        mode, oci = spec.network.mode, "run it with `--runtime oci`"
-        if mode not in ("none", "host"):
-            raise lacks(
-                self.backend, f"connect sandboxes by the network {mode}", f"{oci}, or with none or host"
-            )
+        oci = "run it with `--runtime oci`"
         if spec.confinement.users == "private":
             raise lacks(self.backend, "give sandboxes user ids of their own", f"{oci}, or with --userns host")
+        if self.on_host:
+            return
+        if (mode := spec.network.mode) != "none":
+            what = f"connect sandboxes of the handler {self.name} by the network {mode}"
+            raise lacks(self.backend, what, f"{oci} or `--runtime gvisor`, or with --network none")
         if spec.confinement.devices:
-            raise lacks(self.backend, "give sandboxes devices that the host describes", oci)
-        if spec.confinement.devices:
-            raise lacks(self.backend, "give sandboxes devices of the host", oci)
+            what = f"give sandboxes of the handler {self.name} devices of the host"
+            raise lacks(self.backend, what, oci)
 
     def configure(self, runtime_config: dict[str, Any], spec: AgentSpec, config: ContainerdConfig) -> None:
         """Change a runtime configuration (aos.runtime.bundle) to what this handler wants."""
@@ -113,10 +113,6 @@ class KataHandler(Handler):
 
     def check(self, spec: AgentSpec) -> None:
         Handler.check(self, spec)
-        if spec.network.mode == "host":
-            raise lacks(
-                self.backend, "share the host's network", "a virtual machine has a network of its own: `none`"
-            )
         for mount in spec.mounts:
             if mount.kind == "bind" and mount.source and stat.S_ISSOCK(mount.source.stat().st_mode):
                 raise lacks(

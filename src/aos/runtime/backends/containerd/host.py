@@ -15,16 +15,20 @@ from aos.runtime.backends.containerd.connection import Connection
 from aos.runtime.backends.containerd.layers import Layers
 from aos.runtime.backends.containerd.record import Record
 from aos.runtime.backends.supervised.record import read_status
+from aos.runtime.cdi import Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups
 from aos.runtime.seccomp import Profiles
 from aos.runtime.state import SandboxState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aos.content.store import ContentStore
     from aos.ids import SandboxId
     from aos.runtime.backends.containerd.handlers import Handler
     from aos.runtime.backends.containerd.settings import ContainerdConfig
     from aos.runtime.cgroups import Cgroups
+    from aos.runtime.network.protocol import Network
 
 __all__ = ["Host", "Task"]
 
@@ -45,10 +49,18 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Host:
-    def __init__(self, config: ContainerdConfig, handler: Handler, content: ContentStore) -> None:
+    def __init__(
+        self,
+        config: ContainerdConfig,
+        handler: Handler,
+        content: ContentStore,
+        network: Callable[[], Network],
+    ) -> None:
+        """`network`: what connects sandboxes that ask for it, made when one does."""
         self.config = config
         self.handler = handler
         self.content = content
+        self.network = network
         self.connection = Connection(config)
         self.layers = Layers(config, self.connection, content)
         self.sandboxes = config.root / "sandboxes" / handler.backend
@@ -56,10 +68,20 @@ class Host:
         self.profiles = Profiles(config.seccomp)
 
     @property
+    def backend(self) -> str:
+        return self.handler.backend
+
+    @property
     def cgroups(self) -> Cgroups:
         if self._cgroups is None:
             self._cgroups = detect_cgroups()
         return self._cgroups
+
+    def devices(self, names: tuple[str, ...]) -> Edits:
+        """Errors of aos.runtime.cdi."""
+        if not names:
+            return Edits()
+        return find_devices(names, hooks=self.config.device_hooks, directories=self.config.cdi)
 
     def directory(self, id: SandboxId) -> Path:
         directory = self.sandboxes / id
@@ -86,6 +108,10 @@ class Host:
             return None
         state = _STATES.get(Status.Name(answer.process.status), SandboxState.RUNNING)
         return Task(state, answer.process.pid)
+
+    async def running(self, id: SandboxId) -> int | None:
+        task = await self.task(id)
+        return None if task is None or task.state is SandboxState.STOPPED else task.pid
 
     async def tasks(self, method: str, request: Any, *, seconds: float | None = 60.0) -> Any:
         """Call containerd's task service."""

@@ -15,12 +15,14 @@ from aos.content.tree import LayerTree, resolve
 from aos.errors import AlreadyExists, AosError, FailedPrecondition, Internal, NotFound
 from aos.runtime.backends.containerd.finish import finished
 from aos.runtime.backends.containerd.handlers import resources
+from aos.runtime.backends.containerd.joining import Joining
 from aos.runtime.backends.containerd.layers import LABEL_INSTALLATION
 from aos.runtime.backends.containerd.mounts import directories, mount_layers, unmount_below
 from aos.runtime.backends.containerd.record import CONFIG, Record
 from aos.runtime.backends.containerd.streams import Streams, hold
 from aos.runtime.backends.supervised.checks import check_spec, resolved_mounts
 from aos.runtime.backends.supervised.conmon import LOG
+from aos.runtime.backends.supervised.connecting import connecting
 from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.containerd.ending import Ends
     from aos.runtime.backends.containerd.host import Host
     from aos.runtime.backends.containerd.removal import Removal
+    from aos.runtime.cdi import Edits
     from aos.runtime.spec import AgentSpec, Mount
 
 __all__ = ["Making", "swap_is_counted"]
@@ -57,6 +60,8 @@ class Making:
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
         check_spec(spec)
         self._host.handler.check(spec)
+        devices = self._host.devices(spec.confinement.devices)
+        spec = devices.on(spec)
         await self._host.connection.version()
         directory = self._host.sandboxes / id
         try:
@@ -66,19 +71,29 @@ class Making:
                 f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
             ) from error
         tree = LayerTree([])
+        joining: Joining | None = None
         try:
+            joining = Joining(await connecting(self._host, directory, spec, None))
+            await joining.enter()
             rootfs, tree = await self._root(id, spec)
             spec = replace(spec, mounts=resolved_mounts(spec, tree))
             check_command(spec.process, tree, [mount.target.strip("/") for mount in spec.mounts])
-            config = await self._configure(id, directory, spec, tree)
+            config = await self._configure(id, directory, spec, tree, joining, devices)
             await self._record_container(id, config)
+            joining.network.begin()
             pid = await self._create_task(id, directory, spec, rootfs, tree)
+            await joining.network.finish()
             unmount_below(directory)  # the sandbox has it now
         except BaseException as error:
+            if joining is not None:
+                await joining.network.give_up()
             await self._removal.give_up(id)
             if isinstance(error, Internal) and error.code == "runtime-failed":
                 raise failure(error.message, spec.process.args[0], tree) from error
             raise
+        finally:
+            if joining is not None:
+                joining.close()
         self._ends.watch(id)
         return Sandbox(id, SandboxState.CREATED, pid)
 
@@ -157,7 +172,13 @@ class Making:
         return list(answer.mounts)
 
     async def _configure(
-        self, id: SandboxId, directory: Path, spec: AgentSpec, tree: LayerTree
+        self,
+        id: SandboxId,
+        directory: Path,
+        spec: AgentSpec,
+        tree: LayerTree,
+        joining: Joining,
+        devices: Edits,
     ) -> dict[str, Any]:
         """The runtime's configuration; what it takes for granted that is mounted is, until the task exists."""
         sources: dict[str, str] = {}
@@ -182,7 +203,9 @@ class Making:
             elif mount.kind == "file":
                 sources[mount.target] = str(directory / "memory" / str(len(memory)))
                 memory.append(MemoryFile(mount.data, mount.mode, user.uid, user.gid))
-        files = {to: file for to, file in self._files(directory, spec).items() if to not in sources}
+        files = {
+            to: file for to, file in joining.network.files().items() if to not in sources and file.exists()
+        }
         for name, file in files.items():
             bind(name, file, read_only=True)
         Mounts(directory, (), tuple(binds), tuple(memory)).mount()
@@ -196,21 +219,13 @@ class Making:
             sources=sources,
             seccomp=self._host.profiles.of(spec.confinement),
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
-            network=None if spec.network.mode == "host" else "",
+            network=joining.path,
         )
         config["linux"]["resources"] |= resources(spec.limits, swap=swap_is_counted())
+        devices.apply(config)
         self._host.handler.configure(config, spec, self._host.config)
         (directory / CONFIG).write_bytes(msgspec.json.encode(config))
         return config
-
-    def _files(self, directory: Path, spec: AgentSpec) -> dict[str, Path]:
-        """What of /etc is made for the sandbox."""
-        if spec.network.mode == "host":
-            paths = [Path("/etc/hosts"), Path("/etc/resolv.conf")]
-            return {str(path): path for path in paths if path.exists()}
-        hosts = directory / "hosts"
-        hosts.write_text(f"127.0.0.1\tlocalhost {spec.hostname}\n::1\tlocalhost\n")
-        return {"/etc/hosts": hosts}
 
     async def _record_container(self, id: SandboxId, config: dict[str, Any]) -> None:
         from google.protobuf.any_pb2 import Any as Packed

@@ -13,6 +13,7 @@ from aos.runtime.backends.containerd.layers import LABEL_INSTALLATION
 from aos.runtime.backends.containerd.mounts import unmount_below
 from aos.runtime.backends.containerd.record import Record
 from aos.runtime.backends.containerd.streams import holders, until_gone
+from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.record import process_start, remove_tree
 from aos.runtime.cgroups import kill_all
@@ -47,6 +48,7 @@ class Removal:
             await self._kill(id, state)
         await self._forget(id)
         await self._end_holder(id, directory)
+        await release(self._host, id)
         await self._remove_group(id)
         # Renamed first: a directory that is there is a sandbox, whole or half-made, and never a half-removed one.
         doomed = directory.with_name(f".{id}")
@@ -137,15 +139,15 @@ class Removal:
                 await until_gone(pid, process_start(pid) or "")
 
     async def _remove_group(self, id: SandboxId) -> None:
-        """A group stays busy for a moment after its last process has ended."""
-        if not self._host.handler.on_host:
-            return
+        """A group stays busy for a moment after its last process has ended. What a handler that has a kernel of its own
+        runs in there is for its shim to end."""
         group = self._host.group(id)
         for attempt in range(60):
             if self._host.cgroups.remove(group):
                 self._host.cgroups.remove_empty(self._host.config.installation)
                 return
-            kill_all(self._host.cgroups, group)
+            if self._host.handler.on_host:
+                kill_all(self._host.cgroups, group)
             await asyncio.sleep(0.001 * 1.2**attempt if attempt < 30 else 0.2)
         raise Internal(
             f"the cgroup of sandbox {id} does not become empty",

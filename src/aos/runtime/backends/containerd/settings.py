@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aos.runtime.cdi import CDI_DIRECTORIES
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,5 +31,9 @@ class ContainerdConfig:
     seccomp: str = ""
     oci_runtime: str = ""
     """What containerd's runc shim starts; empty: what it finds by itself."""
+    device_hooks: bool = False
+    """Whether devices may bring programs that run on the host."""
+    cdi: tuple[Path, ...] = CDI_DIRECTORIES
+    """Where the host describes its devices."""
     kata_config: str = ""
     """Kata's configuration file, which chooses the hypervisor; empty: Kata's default."""

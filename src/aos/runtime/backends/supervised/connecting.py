@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aos.errors import FailedPrecondition, NotFound
 from aos.ids import SandboxId
@@ -16,17 +16,33 @@ from aos.runtime.backends.supervised.native import libc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aos.runtime.backends.supervised.host import Host
     from aos.runtime.backends.supervised.user_ids import UserIds
     from aos.runtime.network.protocol import Inside, Network
     from aos.runtime.spec import AgentSpec
 
-__all__ = ["Connecting", "connecting", "release"]
+__all__ = ["Connecting", "NetworkHost", "connecting", "release"]
 
 _OWN = "/proc/self/ns/net"
 """Of the OCI runtime, whose parent has entered the sandbox's namespace."""
 _CLONE_NEWNET = 0x40000000
 _HOSTS, _RESOLV_CONF = "hosts", "resolv.conf"
+
+
+class NetworkHost(Protocol):
+    """What a backend knows of its sandboxes and their network."""
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def sandboxes(self) -> Path: ...
+
+    @property
+    def network(self) -> Callable[[], Network]: ...
+
+    async def running(self, id: SandboxId) -> int | None:
+        """The pid of a sandbox's first process; None where it does not run."""
+        ...
 
 
 class Connecting:
@@ -153,16 +169,19 @@ class _Bridged(Connecting):
             self._inside = None
 
 
-async def connecting(host: Host, directory: Path, spec: AgentSpec, users: UserIds | None) -> Connecting:
-    """What the specification asks for, promised; `users`: open until `begin`. Errors are those of Network.reserve, NotFound `sandbox-not-found` and
-    FailedPrecondition `sandbox-state` for a sandbox to share with that is not there, or does not run."""
+async def connecting(
+    host: NetworkHost, directory: Path, spec: AgentSpec, users: UserIds | None
+) -> Connecting:
+    """What the specification asks for, promised; `users`: open until `begin`. Errors are those of Network.reserve,
+    NotFound `sandbox-not-found` and FailedPrecondition `sandbox-state` for a sandbox to share with that is not there, or
+    does not run."""
     match spec.network.mode:
         case "none":
             return Connecting(directory, spec)
         case "host":
             return _HostNetwork(directory, spec)
         case "agent":
-            return _share(host, directory, spec)
+            return await _share(host, directory, spec)
     network = host.network()
     promised = await asyncio.to_thread(network.reserve, directory, spec.network)
     own = promised.hosts.format(name=spec.hostname)
@@ -170,16 +189,16 @@ async def connecting(host: Host, directory: Path, spec: AgentSpec, users: UserId
     return _Bridged(directory, spec, network, hosts, promised.resolv_conf, users)
 
 
-def _share(host: Host, directory: Path, spec: AgentSpec) -> Connecting:
+async def _share(host: NetworkHost, directory: Path, spec: AgentSpec) -> Connecting:
     other = SandboxId(spec.network.sandbox)
     if not (host.sandboxes / other).is_dir():
         raise NotFound(
-            f"no sandbox {other} of the {host.tool.backend} runtime, whose network could be shared",
+            f"no sandbox {other} of the {host.backend} runtime, whose network could be shared",
             code="sandbox-not-found",
             hint="both need the same runtime, one that shares networks",
             sandbox=other,
         )
-    pid = host.pid(other)
+    pid = await host.running(other)
     if pid is None:
         raise FailedPrecondition(
             f"sandbox {other}, whose network is to be shared, does not run",
@@ -189,7 +208,7 @@ def _share(host: Host, directory: Path, spec: AgentSpec) -> Connecting:
     return _Shared(directory, spec, host.sandboxes / other, pid)
 
 
-async def release(host: Host, id: SandboxId) -> None:
+async def release(host: NetworkHost, id: SandboxId) -> None:
     """Take back what the network had promised to a sandbox that has ended."""
     directory = host.sandboxes / id
     if (directory / "network.json").exists():

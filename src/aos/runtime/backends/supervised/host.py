@@ -82,6 +82,10 @@ class Host:
         self._id_ranges: IdRanges | None = None
 
     @property
+    def backend(self) -> str:
+        return self.tool.backend
+
+    @property
     def cgroups(self) -> Cgroups:
         if self._cgroups is None:
             self._cgroups = self._own_cgroups() if in_user_namespace() else detect_cgroups()
@@ -154,6 +158,9 @@ class Host:
         except (OSError, ValueError):
             return None
         return pid if process_start(pid) is not None else None
+
+    async def running(self, id: SandboxId) -> int | None:
+        return self.pid(id)
 
     def init(self, id: SandboxId) -> int | None:
         """As `pid`, and to be signalled: only while it is conmon's child, for the kernel gives numbers again."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ToolFailed",
+    "in_own_thread",
     "reap",
     "reap_later",
     "run_tool",
@@ -74,7 +75,7 @@ async def spawn(
             return inside(lambda: _spawn(argv, env, fds))
         return _spawn(argv, env, fds)
 
-    return await _in_thread(start)
+    return await in_own_thread(start)
 
 
 def _spawn(argv: list[str], env: Mapping[str, str], fds: Sequence[int]) -> int:
@@ -114,7 +115,7 @@ def _not_started(program: str, error: OSError) -> Exception:
 _RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT)
 
 
-async def _in_thread(work: Callable[[], _T]) -> _T:
+async def in_own_thread(work: Callable[[], _T]) -> _T:
     """Run in a thread that is never used again. When cancelled, return (by raising) only once it has ended: it
     uses descriptors that the caller is about to close."""
     loop = asyncio.get_running_loop()
@@ -126,7 +127,7 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="mount-namespace", daemon=True).start()
+    threading.Thread(target=run, name="namespaces", daemon=True).start()
     done = asyncio.wrap_future(future, loop=loop)
     try:
         return await asyncio.shield(done)
