@@ -125,6 +125,13 @@ class DamageCases(SupervisedCases):
         assert refused.code == "mount-target-reserved"
         assert ("/proc/in" in refused.message) == (target == "/way/in")
 
+    def test_no_file_of_ours_is_mounted_over_the_sandbox_s_own(self, kit: SupervisedKit, upper: Path) -> None:
+        (upper / "etc").mkdir()
+        (upper / "etc/hosts").symlink_to("../proc/version")
+        refused = self.refusal(kit, self.rooted(kit, upper, "true"))
+        assert refused.code == "mount-target-reserved"
+        assert "/etc/hosts" in refused.message and "/proc/version" in refused.message
+
     def test_links_in_mount_targets_stay_inside(
         self, kit: SupervisedKit, upper: Path, tmp_path: Path
     ) -> None:

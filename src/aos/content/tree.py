@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["LayerTree", "Reader", "Tree", "by_name", "join", "resolve"]
+__all__ = ["LayerTree", "Links", "Reader", "Tree", "by_name", "join", "resolve"]
 
 _MAX_LINKS = 40  # as Linux: path_resolution(7)
 
 
-class Tree(Protocol):
-    """A read-only view; every path is inside it by construction."""
+class Links(Protocol):
+    """What it takes to follow links in a tree."""
 
     @property
     def confined(self) -> bool:
@@ -36,6 +36,10 @@ class Tree(Protocol):
         ...
 
     def readlink(self, path: str) -> str: ...
+
+
+class Tree(Links, Protocol):
+    """A read-only view; every path is inside it by construction."""
 
     def names(self, path: str) -> list[str]:
         """What the directory holds, sorted by bytes."""
@@ -166,7 +170,7 @@ class _LayerReader:
         return merged
 
 
-def resolve(tree: Tree, path: str, *, follow_last: bool) -> str:
+def resolve(tree: Links, path: str, *, follow_last: bool) -> str:
     """Follow the links in `path` (absolute or relative to the root) without ever leaving the tree.
 
     Components that do not exist are kept as they are, so that a path to be created can be resolved. Raise

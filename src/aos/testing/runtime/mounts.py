@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import ctypes
+import errno
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -170,3 +175,113 @@ class Mounts(Cases):
         spec = replace(spec, rootfs=replace(spec.rootfs, upper=upper))
         assert await self.output(kit, spec) == "inside\n"
         assert not outside.exists()
+
+    @case
+    async def test_mounts_inside_of_a_directory_of_the_host(self, kit: Kit, tmp_path: Path) -> None:
+        volume, other = tmp_path / "volume", tmp_path / "other"
+        for directory in (volume, volume / "there", other):
+            directory.mkdir()
+        (other / "word").write_text("other\n")
+        (volume / "there/hidden").write_text("")
+        script = (
+            "cat /v/there/word /v/new/deep/word /v/key; echo; ls /v/scratch; ls /v/all/bin/sh;"
+            "for at in there new/deep scratch; do (echo x > /v/$at/x) 2>/dev/null || echo $at; done;"
+            "echo mine > /v/mine; ls /v"
+        )
+        out = await self.mounted(
+            kit,
+            script,
+            Mount("bind", "/v", volume),
+            Mount("bind", "/v/there", other, read_only=True),
+            Mount("bind", "/v/new/deep", other),
+            Mount("tmpfs", "/v/scratch", size=1 << 20),
+            Mount("file", "/v/key", data=b"key", mode=0o444),
+            Mount("layers", "/v/all", layers=kit.layers),
+        )
+        listed = ["all", "key", "mine", "new", "scratch", "there"]
+        assert out == ["other", "other", "key", "/v/all/bin/sh", "there", *listed]
+        assert sorted(path.name for path in other.iterdir()) == ["word", "x"]
+        assert [path.name for path in (volume / "there").iterdir()] == ["hidden"]
+        assert list((volume / "scratch").iterdir()) == []
+
+    @case
+    async def test_a_writable_mount_inside_of_one_that_is_read_only(self, kit: Kit, tmp_path: Path) -> None:
+        volume, other = tmp_path / "volume", tmp_path / "other"
+        for directory in (volume / "in", other):
+            directory.mkdir(parents=True)
+        out = await self.mounted(
+            kit,
+            "(echo x > /v/x) 2>/dev/null || echo refused; echo word > /v/in/x; cat /v/in/x",
+            Mount("bind", "/v", volume, read_only=True),
+            Mount("bind", "/v/in", other),
+        )
+        assert out == ["refused", "word"], out
+        assert (other / "x").read_text() == "word\n"
+        assert not (volume / "x").exists()
+
+    @pytest.mark.parametrize("kind", ["bind", "file", "tmpfs"])
+    @case
+    async def test_a_link_in_a_mount_leads_no_other_mount_away(
+        self, kit: Kit, tmp_path: Path, kind: Literal["bind", "file", "tmpfs"]
+    ) -> None:
+        """An agent leaves a link in its volume; the next sandbox mounts something at it."""
+        volume, other = tmp_path / "volume", tmp_path / "other"
+        volume.mkdir()
+        other.mkdir()
+        (other / "version").write_text("forged\n")
+        more = {"source": other} if kind == "bind" else {"data": b"forged"} if kind == "file" else {}
+        places = ["/proc/version"] if kind == "file" else ["/proc", "../../../../../../proc", "/"]
+        for place in places:
+            (volume / "link").unlink(missing_ok=True)
+            (volume / "link").symlink_to(place)
+            spec = replace(
+                self.spec(kit, "sh", "cat /proc/version; ls -d /bin"),
+                mounts=(Mount("bind", "/volume", volume), Mount(kind, "/volume/link", **more)),
+            )
+            try:
+                said = await self.output(kit, spec)
+            except AosError:
+                continue
+            assert "Linux" in said and "forged" not in said and "/bin" in said
+
+    @case
+    async def test_a_link_that_comes_and_goes_leads_no_other_mount_away(
+        self, kit: Kit, tmp_path: Path
+    ) -> None:
+        """… and another agent with the same volume changes it while the sandbox is made."""
+        volume, other = tmp_path / "volume", tmp_path / "other"
+        (volume / "there").mkdir(parents=True)
+        (volume / "link").symlink_to("/proc")
+        other.mkdir()
+        (other / "version").write_text("forged\n")
+        spec = replace(
+            self.spec(kit, "sh", "cat /proc/version"),
+            mounts=(Mount("bind", "/volume", volume), Mount("bind", "/volume/there", other)),
+        )
+        done = threading.Event()
+
+        def change() -> None:
+            while not done.is_set():
+                _exchange(volume / "there", volume / "link")
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(change)
+            try:
+                for _ in range(8):
+                    try:
+                        said = await self.output(kit, spec)
+                    except AosError:
+                        continue
+                    assert "Linux" in said and "forged" not in said
+            finally:
+                done.set()
+            changing.result()
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two names at once, or not while something is mounted at one; source: renameat2(2), linux/fs.h."""
+    here, exchange = -100, 2
+    renamed = ctypes.CDLL(None, use_errno=True).renameat2(
+        here, os.fsencode(one), here, os.fsencode(other), exchange
+    )
+    assert renamed == 0 or ctypes.get_errno() == errno.EBUSY, os.strerror(ctypes.get_errno())

@@ -27,8 +27,9 @@ from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import wrong_state
-from aos.runtime.backends.supervised.mounts import Bind, MemoryFile, Mounts
+from aos.runtime.backends.supervised.mounts import Mounts
 from aos.runtime.backends.supervised.record import process_start
+from aos.runtime.backends.supervised.staging import Staging
 from aos.runtime.bundle import runtime_config
 from aos.runtime.state import Sandbox, SandboxState
 from aos.runtime.users import resolve_user
@@ -181,42 +182,25 @@ class Making:
         devices: Edits,
     ) -> dict[str, Any]:
         """The runtime's configuration; what it takes for granted that is mounted is, until the task exists."""
-        sources: dict[str, str] = {}
-        memory, binds = list[MemoryFile](), list[Bind]()
         user = resolve_user(spec.process.user, tree)
-        number = 0
-
-        def bind(target: str, source: Path, *, read_only: bool, follow: bool = True) -> None:
-            binds.append(Bind(source, directory / "binds" / str(len(binds)), read_only, follow))
-            sources[target] = str(binds[-1].target)
-
-        for mount in spec.mounts:
-            if mount.kind == "bind" and mount.source is not None:
-                bind(mount.target, mount.source, read_only=mount.read_only, follow=mount.follow)
-            elif mount.kind == "layers":
-                target = directory / f"layers-{number}"
-                target.mkdir()
-                mounts = await self._snapshot("View", id, f"-{number}", mount.layers)
-                mount_layers(target, mounts)
-                sources[mount.target] = str(target / _find(mount, LayerTree([target])))
-                number += 1
-            elif mount.kind == "file":
-                sources[mount.target] = str(directory / "memory" / str(len(memory)))
-                memory.append(MemoryFile(mount.data, mount.mode, user.uid, user.gid))
-        files = {
-            to: file for to, file in joining.network.files().items() if to not in sources and file.exists()
-        }
-        for name, file in files.items():
-            bind(name, file, read_only=True)
-        Mounts(directory, (), tuple(binds), tuple(memory)).mount()
+        staging = Staging(directory, owner=(user.uid, user.gid), root=(0, 0))
+        found: dict[str, Path] = {}
+        for number, mount in enumerate(mount for mount in spec.mounts if mount.kind == "layers"):
+            target = directory / f"layers-{number}"
+            target.mkdir()
+            mount_layers(target, await self._snapshot("View", id, f"-{number}", mount.layers))
+            found[mount.target] = target / _find(mount, LayerTree([target]))
+        staging.add(spec.mounts, found)
+        files = staging.add_files(joining.network.files(), tree)
+        Mounts(directory, (), staging.binds, staging.files, staging.nested).mount()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         config = runtime_config(
-            spec,
+            replace(spec, mounts=tuple(staging.mounts)),
             user=user,
             rootfs="rootfs",
             cgroup=f"/{self._host.group(id)}/payload",
-            files=tuple(files),
-            sources=sources,
+            files=files,
+            sources=staging.sources,
             seccomp=self._host.profiles.of(spec.confinement),
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
             network=joining.path,

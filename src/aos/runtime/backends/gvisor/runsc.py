@@ -100,6 +100,11 @@ class Runsc:
         if spec.limits.pids is not None:
             limit = {"type": "RLIMIT_NPROC", "soft": spec.limits.pids, "hard": spec.limits.pids}
             config["process"]["rlimits"].append(limit)
+        # Its `ro` is for the whole tree, with what is mounted in there; the host's is there already, part by part.
+        writable = [mount.target for mount in spec.mounts if not mount.read_only]
+        for mount in config["mounts"]:
+            if any(target.startswith(f"{mount['destination']}/") for target in writable):
+                mount["options"] = [option for option in mount["options"] if option != "ro"]
 
     def group_limits(self, limits: Limits) -> Limits:
         """Not the number of processes: the host's are not the sandbox's."""

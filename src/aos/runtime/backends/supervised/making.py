@@ -25,8 +25,9 @@ from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits, too_little_memory
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed
-from aos.runtime.backends.supervised.mounts import STAGE, USER_NAMESPACE, Bind, MemoryFile, Mounts, Overlay
+from aos.runtime.backends.supervised.mounts import STAGE, USER_NAMESPACE, Mounts, Overlay
 from aos.runtime.backends.supervised.record import Record, process_start
+from aos.runtime.backends.supervised.staging import Staging
 from aos.runtime.backends.supervised.user_ids import choose_ids
 from aos.runtime.bundle import runtime_config
 from aos.runtime.state import Sandbox, SandboxState
@@ -90,7 +91,9 @@ class Making:
             users, why = (None, chosen) if isinstance(chosen, str) else (chosen, "")
             network = await connecting(self._host, directory, spec, users)
             disk = None if spec.rootfs.size is None else await make_disk(directory, spec.rootfs.size)
-            mounts = self._prepare(directory, spec, layers, trees, seccomp, users, disk, network, devices)
+            mounts = self._prepare(
+                directory, spec, tree, layers, trees, seccomp, users, disk, network, devices
+            )
             try:
                 self._host.cgroups.create(group, tool.group_limits(spec.limits))
             except OSError as error:
@@ -162,6 +165,7 @@ class Making:
         self,
         directory: Path,
         spec: AgentSpec,
+        image: LayerTree,
         layers: tuple[Path, ...],
         trees: Mapping[str, tuple[Path, ...]],
         seccomp: msgspec.Raw | None,
@@ -176,50 +180,34 @@ class Making:
         if spec.rootfs.upper is None:
             written, root = disk.directory if disk is not None else directory, _root_of(layers[-1], ids)
             overlay = Overlay(snapshots, layers, rootfs, written / "upper", written / "work", root)
-            user = resolve_user(spec.process.user, LayerTree(layers))
         else:
             upper = spec.rootfs.upper
             work = upper.with_name(upper.name + ".work")
             work.mkdir(exist_ok=True)
             overlay = Overlay(snapshots, layers, rootfs, upper, work)
-            user = resolve_user(spec.process.user, LayerTree([*layers, upper]))
-        overlays, binds, memory = [overlay], list[Bind](), list[MemoryFile]()
-        sources: dict[str, str] = {}
-        owner = ids.to_host(user.uid, user.gid)
-
-        def bind(
-            target: str, source: Path, *, read_only: bool, follow: bool = True, mapped: bool = True
-        ) -> None:
-            binds.append(Bind(source, place / "binds" / str(len(binds)), read_only, follow, mapped))
-            sources[target] = str(binds[-1].target)
-
-        for number, mount in enumerate(spec.mounts):
-            if mount.kind == "bind" and mount.source is not None:
-                bind(mount.target, mount.source, read_only=mount.read_only, follow=mount.follow)
-            elif mount.kind == "layers":
-                tree = place / f"layers-{number}"
-                overlays.append(Overlay(snapshots, trees[mount.target], tree))
-                sources[mount.target] = str(tree / _find(mount, LayerTree(trees[mount.target])))
-            elif mount.kind == "file":
-                sources[mount.target] = str(place / "memory" / str(len(memory)))
-                memory.append(MemoryFile(mount.data, mount.mode, *owner))
-        files = {to: file for to, file in network.files().items() if to not in sources and file.exists()}
-        for target, source in files.items():
-            bind(target, source, read_only=True)
+        user = resolve_user(spec.process.user, image)
+        staging = Staging(place, owner=ids.to_host(user.uid, user.gid), root=ids.to_host(0, 0))
+        overlays, found = [overlay], dict[str, Path]()
+        for number, mount in enumerate(mount for mount in spec.mounts if mount.kind == "layers"):
+            tree = place / f"layers-{number}"
+            overlays.append(Overlay(snapshots, trees[mount.target], tree))
+            found[mount.target] = tree / _find(mount, LayerTree(trees[mount.target]))
+        staging.add(spec.mounts, found)
+        files = staging.add_files(network.files(), image)
         sysfs = None
         if network.namespace is None and in_user_namespace():  # nor may the user mount the host's
-            bind("/sys", Path("/sys"), read_only=True, mapped=False)
+            staging.bind("/sys", Path("/sys"), read_only=True, mapped=False)
         elif users is not None and network.namespace is None:  # which its user namespace does not own
             sysfs = place / "sys"
-            sources["/sys"] = str(sysfs)
+            staging.sources["/sys"] = str(sysfs)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         config = runtime_config(
-            spec,
+            replace(spec, mounts=tuple(staging.mounts)),
             user=user,
             rootfs=str(rootfs),
             cgroup=self._host.payload(SandboxId(directory.name)),
-            files=tuple(files),
-            sources=sources,
+            files=files,
+            sources=staging.sources,
             seccomp=seccomp,
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
             ids=users.ids if users is not None else None,
@@ -230,7 +218,9 @@ class Making:
         self._host.tool.configure(config, spec)
         (directory / "config.json").write_bytes(msgspec.json.encode(config))
         namespace = users.namespace if users is not None else None
-        return Mounts(place, tuple(overlays), tuple(binds), tuple(memory), namespace, disk, sysfs)
+        return Mounts(
+            place, tuple(overlays), staging.binds, staging.files, staging.nested, namespace, disk, sysfs
+        )
 
     async def start(self, id: SandboxId) -> None:
         state = self._host.state(id)

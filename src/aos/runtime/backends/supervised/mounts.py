@@ -6,6 +6,7 @@ process of the sandbox is gone, so is everything here, whatever was killed in be
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -20,16 +21,26 @@ from aos.runtime.backends.supervised.native import (
     clone_tree,
     libc,
     map_ids,
-    open_canonical,
     restrict,
 )
+from aos.runtime.backends.supervised.nested import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from aos.runtime.backends.supervised.disk import Disk
+    from aos.runtime.backends.supervised.nested import Nested
 
-__all__ = ["STAGE", "USER_NAMESPACE", "Bind", "MemoryFile", "Mounts", "Overlay", "separate_directory"]
+__all__ = [
+    "STAGE",
+    "USER_NAMESPACE",
+    "Bind",
+    "MemoryFile",
+    "Mounts",
+    "Overlay",
+    "Scratch",
+    "separate_directory",
+]
 
 _CLONE_NEWNS, _CLONE_FS = 0x00020000, 0x00000200
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
@@ -83,13 +94,26 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class Scratch:
+    """An empty file system in memory."""
+
+    target: Path
+    size: int | None
+    """Bytes; None: half of memory."""
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mounts:
     directory: Path
     """What all targets are in: the sandbox's own directory, or STAGE."""
     overlays: tuple[Overlay, ...]
-    binds: tuple[Bind, ...] = ()
-    files: tuple[MemoryFile, ...] = ()
+    binds: Sequence[Bind | Scratch] = ()
+    files: Sequence[MemoryFile] = ()
     """They go to `<directory>/memory/0`, `<directory>/memory/1`, …"""
+    nested: Sequence[Nested] = ()
+    """In this order, when all else is mounted."""
     user_namespace: int | None = None
     """A descriptor: as whose ids layers and binds are seen. None: the host's."""
     disk: Disk | None = None
@@ -122,6 +146,9 @@ class Mounts:
             self._mount_bind(bind)
         if self.files:
             _mount_files(self.directory / "memory", self.files)
+        for nested in self.nested:
+            with _explained(Path(nested.made_in or nested.holder, nested.made_at)):
+                nested.mount()
 
     def _mount_overlay(self, overlay: Overlay) -> None:
         if overlay.root is not None and overlay.upper is not None and overlay.work is not None:
@@ -139,33 +166,22 @@ class Mounts:
         os.chdir(lowers)  # this thread's own: unshare(CLONE_NEWNS) implies CLONE_FS
         _overlay(overlay)
 
-    def _mount_bind(self, bind: Bind) -> None:
-        try:
-            if not bind.target.parent.exists():
-                bind.target.parent.mkdir()
-                bind.target.parent.chmod(0o711)  # whatever the umask: the sandbox's root user walks through
-            if bind.source.is_dir():
-                bind.target.mkdir()
-            else:
-                bind.target.touch()
+    def _mount_bind(self, bind: Bind | Scratch) -> None:
+        if not bind.target.parent.exists():
+            bind.target.parent.mkdir()
+            bind.target.parent.chmod(0o711)  # whatever the umask: the sandbox's root user walks through
+        if isinstance(bind, Scratch):
+            bind.target.mkdir()
+            options = f"mode=1777,uid={bind.uid},gid={bind.gid}"
+            options += f",size={bind.size}" if bind.size is not None else ""
+            _mount(bind.target, "tmpfs", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+            return
+        with _explained(bind.source):
+            _make_place(bind.target, bind.source)
             self._place(bind)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                why = "a symbolic link stands where a path was that may be mounted"
-            else:
-                why = error.strerror or str(error)
-            raise FailedPrecondition(
-                f"cannot mount {bind.source}: {why}",
-                code="mount-failed",
-                hint="the source must be an existing file or directory of this host",
-                source=str(bind.source),
-            ) from error
 
     def _place(self, bind: Bind) -> None:
-        if bind.follow:
-            opened = os.open(bind.source, os.O_PATH | os.O_CLOEXEC)
-        else:
-            opened = open_canonical(bind.source)
+        opened = open_source(bind.source, follow=bind.follow)
         try:
             tree = clone_tree(opened)
         finally:
@@ -177,6 +193,30 @@ class Mounts:
             attach(tree, bind.target)
         finally:
             os.close(tree)
+
+
+@contextlib.contextmanager
+def _explained(what: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            why = "a symbolic link stands where a path was that may be mounted"
+        else:
+            why = error.strerror or str(error)
+        raise FailedPrecondition(
+            f"cannot mount {what}: {why}",
+            code="mount-failed",
+            hint="the source must be an existing file or directory of this host, and no link may be on the way",
+            source=str(what),
+        ) from error
+
+
+def _make_place(target: Path, source: Path) -> None:
+    if source.is_dir():
+        target.mkdir()
+    else:
+        target.touch()
 
 
 def separate_directory() -> None:

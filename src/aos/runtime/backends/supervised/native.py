@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 
     from aos.content.protocol import IdMap
 
-__all__ = ["attach", "clone_tree", "libc", "map_ids", "namespaces", "open_canonical", "restrict"]
+__all__ = [
+    "attach",
+    "clone_tree",
+    "libc",
+    "map_ids",
+    "namespaces",
+    "open_canonical",
+    "open_inside",
+    "restrict",
+]
 
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
-_MOVE_MOUNT_F_EMPTY_PATH = 4
-_RESOLVE_NO_SYMLINKS, _RESOLVE_NO_MAGICLINKS = 0x04, 0x02
+_MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
+_RESOLVE_NO_SYMLINKS, _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x04, 0x02, 0x08
+_MS_PRIVATE = 1 << 18
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_IDMAP = 1, 2, 4, 0x100000
 _CLONE_VM, _CLONE_NEWUSER, _CLONE_NEWNET = 0x100, 0x10000000, 0x40000000
 _STACK = 64 << 10
@@ -59,9 +69,18 @@ def _call(number: int, *arguments: object) -> int:
 
 def open_canonical(path: Path) -> int:
     """An O_PATH descriptor of a path with no link anywhere in it; ELOOP where there is one."""
-    how = _How(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
+    return _open_without_links(_AT_FDCWD, os.fsencode(path), 0)
+
+
+def open_inside(directory: int, path: str) -> int:
+    """As `open_canonical`, of a path that stays below an open directory."""
+    return _open_without_links(directory, os.fsencode(path), _RESOLVE_BENEATH)
+
+
+def _open_without_links(directory: int, path: bytes, resolve: int) -> int:
+    how = _How(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS | resolve)
     size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _call(_OPENAT2, _AT_FDCWD, os.fsencode(path), ctypes.byref(how), size)
+    return _call(_OPENAT2, directory, path, ctypes.byref(how), size)
 
 
 def clone_tree(descriptor: int) -> int:
@@ -77,9 +96,10 @@ def map_ids(tree: int, namespace: int) -> None:
 
 
 def restrict(tree: int, *, read_only: bool) -> None:
-    """No set-user-id program and no device works in there, from the first moment."""
+    """No set-user-id program and no device works in there, from the first moment; and what is mounted in there is
+    mounted nowhere else."""
     flags = _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if read_only else 0)
-    _set(tree, _Attributes(flags, 0, 0, 0))
+    _set(tree, _Attributes(flags, 0, _MS_PRIVATE, 0))
 
 
 def _set(tree: int, attributes: _Attributes) -> None:
@@ -87,8 +107,13 @@ def _set(tree: int, attributes: _Attributes) -> None:
     _call(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, ctypes.byref(attributes), size)
 
 
-def attach(tree: int, target: Path) -> None:
-    _call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
+def attach(tree: int, target: Path | int) -> None:
+    """`target`: a path of ours, or the descriptor of a place that others may move."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH
+    at, path = (target, b"") if isinstance(target, int) else (_AT_FDCWD, os.fsencode(target))
+    if isinstance(target, int):
+        flags |= _MOVE_MOUNT_T_EMPTY_PATH
+    _call(_MOVE_MOUNT, tree, b"", at, path, ctypes.c_uint(flags))
 
 
 def namespaces(ids: IdMap, *, network: bool) -> tuple[int, int | None]:
