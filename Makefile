@@ -43,7 +43,7 @@ backends: setup-test ## the conformance suite on crun, gVisor, containerd, Kata'
 	@tools/peers --try containerd
 	$(PYTEST) -m backends $(ARGS)
 
-campaign: setup-test ## kill the daemon and builds at 150 random moments; build everything in four circumstances
+campaign: setup-test ## kill daemon, supervisors, runtimes, agents and builds at 360 random moments; build everything in four circumstances
 	$(PYTEST) -m campaign $(ARGS)
 
 docs: setup-test ## check that documents speak of what exists: links, error codes, capabilities

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from benches.outcome import Claim, Contenders, Outcome
 from benches.peers import Runc, buildah, containerd, podman
 
 RESULTS = Path(__file__).parent / "results"
+PEERS = Path(__file__).parent.parent / "tools/peers"
 
 
 def main() -> int:
@@ -36,6 +38,9 @@ def main() -> int:
     if os.getuid() != 0:
         parser.error("needs root (sudo make bench)")
 
+    # Programs that were built here (tools/peers), and those that an ordinary user's PATH lacks.
+    built = subprocess.run([PEERS, "--path"], check=True, capture_output=True, text=True).stdout.strip()
+    os.environ["PATH"] += f":{built}:/usr/sbin:/sbin"
     begin = time.time()
     outcomes = measure(chosen, args.rounds)
     claims = [claim for outcome in outcomes.values() for claim in outcome.claims]

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from benches import agent_comparisons as agents
 from benches import build_comparisons as builds
+from benches import crowd_comparisons as crowds
+from benches import network_comparisons as networks
+from benches import runtime_comparisons as runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +19,17 @@ __all__ = ["COMPARISONS"]
 
 COMPARISONS: dict[str, Callable[[Contenders, int], Outcome]] = {
     "run": agents.run_true,
-    "network": agents.run_with_network,
+    "run-at-once": crowds.eight_at_once,
+    "run-crun": runtimes.run_with_crun,
+    "run-gvisor": runtimes.run_in_gvisor,
+    "network": networks.run_with_network,
+    "network-down": networks.take_down,
     "containerd": agents.in_containerd,
     "exec": agents.exec_true,
+    "exec-gvisor": runtimes.exec_in_gvisor,
     "commands": agents.commands,
     "first-use": agents.first_use,
-    "memory": agents.memory,
+    "density": crowds.density,
     "build-unchanged": builds.unchanged,
     "build-example": builds.unchanged_example,
     "build-code": builds.code_only,

@@ -12,6 +12,8 @@ __all__ = ["facts"]
 
 VERSIONS = {
     "runc": ["runc", "--version"],
+    "crun": ["crun", "--version"],
+    "runsc": ["runsc", "--version"],
     "conmon": ["conmon", "--version"],
     "podman": ["podman", "--version"],
     "buildah": ["buildah", "--version"],

@@ -8,13 +8,14 @@ import random
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Command", "Ratio", "Series", "interleave", "percentile", "ratio", "run_timed"]
+__all__ = ["Command", "Crowd", "Ratio", "Series", "at_once", "interleave", "percentile", "ratio", "run_timed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,7 @@ def interleave(commands: Sequence[Command], rounds: int, *, warm_up: int = 3, se
             command = one.command
             if command.before:
                 command.before()
-            argv = (
-                [word.replace("{n}", _fresh()) for word in command.argv] if command.unique else command.argv
-            )
-            seconds, resident = run_timed(argv, command.environ)
+            seconds, resident = run_timed(_words(command), command.environ)
             if command.after:
                 command.after()
             if number >= 0:
@@ -128,7 +126,42 @@ def interleave(commands: Sequence[Command], rounds: int, *, warm_up: int = 3, se
     return series
 
 
+@dataclass(slots=True)
+class Crowd:
+    """One command run by several callers at once, round after round."""
+
+    series: Series
+    rates: list[float] = field(default_factory=list)
+    """Runs a second, of each round."""
+
+
+def at_once(
+    commands: Sequence[Command], callers: int, runs: int, rounds: int, *, seed: int = 1
+) -> list[Crowd]:
+    """Every round, each command is run `runs` times by so many callers, who each begin the next run when one has
+    ended; the commands one after the other, in an order shuffled each round. One run of each warms up."""
+    crowds = [Crowd(Series(command)) for command in commands]
+    order = random.Random(seed)
+    for command in commands:
+        run_timed(_words(command), command.environ)
+    with ThreadPoolExecutor(callers) as pool:
+        for _ in range(rounds):
+            for one in order.sample(crowds, len(crowds)):
+                command = one.series.command
+                lines = [_words(command) for _ in range(runs)]
+                begin = time.perf_counter()
+                measured = list(pool.map(lambda words, to=command: run_timed(words, to.environ), lines))
+                one.rates.append(runs / (time.perf_counter() - begin))
+                one.series.seconds += [seconds for seconds, _ in measured]
+                one.series.resident += [resident for _, resident in measured]
+    return crowds
+
+
 _count = 0
+
+
+def _words(command: Command) -> Sequence[str]:
+    return [word.replace("{n}", _fresh()) for word in command.argv] if command.unique else command.argv
 
 
 def _fresh() -> str:

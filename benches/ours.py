@@ -44,11 +44,14 @@ def busybox_tree(directory: Path) -> Path:
 @dataclass(frozen=True, slots=True)
 class Installation:
     home: Path
+    settings: str = ""
+    """Its configuration, where that is not the default."""
 
     @property
     def environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AOS_")}
-        return kept | {"AOS_ROOT": str(self.home / "root"), "AOS_STATE": str(self.home / "state")}
+        kept |= {"AOS_ROOT": str(self.home / "root"), "AOS_STATE": str(self.home / "state")}
+        return kept | ({"AOS_CONFIG": str(self.home / "aos.toml")} if self.settings else {})
 
     def argv(self, *words: str) -> tuple[str, ...]:
         return (str(COMMAND), *words)
@@ -66,6 +69,8 @@ class Installation:
         """Put `busybox:1` into the store: the same tree that the peers have."""
         context = self.home / "context"
         busybox_tree(context / "tree")
+        if self.settings:
+            (self.home / "aos.toml").write_text(self.settings)
         (context / "Agentfile").write_text(AGENTFILE)
         self.call("build", "-t", "busybox:1", str(context))
 
@@ -75,6 +80,15 @@ class Installation:
 
     def stop_node(self) -> None:
         self.call("node", "stop")
+
+    def start(self, name: str, *options: str) -> None:
+        """An agent that sleeps."""
+        words = ("--name", name, *options, "--entrypoint", "/bin/sleep", "busybox:1", "1000000")
+        self.call("run", "-d", *words)
+
+    def true(self, *options: str) -> tuple[str, ...]:
+        """What runs an agent that does nothing, and removes it."""
+        return self.argv("run", "--rm", *options, "--entrypoint", "/bin/true", "busybox:1")
 
     def remove(self, *names: str) -> None:
         self.call("rm", "--force", *names)

@@ -6,11 +6,12 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benches.measure import Series, percentile, ratio
+from benches.measure import percentile, ratio
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from benches.measure import Crowd, Series
     from benches.ours import Installation
     from benches.peers import Buildah, Containerd, Podman, Runc
 
@@ -51,10 +52,23 @@ class Outcome:
         peer = theirs.command.name
         self.claims.append(Claim(what, f"<= {asked} x {peer}", f"{measured}", measured.median <= asked))
 
+    def at_most_beyond(self, what: str, ours: Series, theirs: Series, asked: float) -> None:
+        """Milliseconds more than the peer, round by round."""
+        beyond = [a - b for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
+        self.at_most_ms(f"{what}, beyond {theirs.command.name}", beyond, asked)
+
     def at_most_ms(self, what: str, values: list[float], asked: float) -> None:
         median = statistics.median(values) * 1000
         spread = f"[{percentile(values, 10) * 1000:.0f}-{percentile(values, 90) * 1000:.0f}]"
         self.claims.append(Claim(what, f"<= {asked:.0f} ms", f"{median:.1f} ms {spread}", median <= asked))
+
+    def at_least_rate(self, what: str, ours: Crowd, theirs: Crowd, asked: float) -> None:
+        """Of runs a second: so many times the peer's."""
+        rounds = [a / b for a, b in zip(ours.rates, theirs.rates, strict=True)]
+        median = statistics.median(ours.rates) / statistics.median(theirs.rates)
+        spread = f"[{percentile(rounds, 10):.1f}-{percentile(rounds, 90):.1f}]"
+        peer = f"{asked:g} x {theirs.series.command.name}"
+        self.claims.append(Claim(what, f">= {peer}", f"{median:.1f} {spread}", median >= asked))
 
     def at_most_mib(self, what: str, measured: float, asked: float) -> None:
         self.claims.append(

@@ -26,10 +26,17 @@ def _call(argv: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Runc:
-    """Bare runc: the lower bound, and no supervision at all."""
+    """Bare runc, or another OCI runtime: the lower bound, and no supervision at all."""
 
     home: Path
     rootfs: Path
+    program: str = RUNC
+    options: tuple[str, ...] = ()
+    """What stands before the verb, beside the place of its state."""
+
+    @property
+    def _base(self) -> tuple[str, ...]:
+        return (self.program, *self.options, "--root", str(self.home / "state"))
 
     def bundle(self, name: str, args: Sequence[str]) -> Path:
         """Write a bundle as `runc spec` makes it, without a terminal, for these arguments."""
@@ -45,12 +52,12 @@ class Runc:
         return directory
 
     def run(self, bundle: Path, name: str) -> tuple[str, ...]:
-        return (RUNC, "--root", str(self.home / "state"), "run", "--bundle", str(bundle), name)
+        return (*self._base, "run", "--bundle", str(bundle), name)
 
     def start(self, name: str, args: Sequence[str]) -> None:
         bundle = self.bundle(f"bundle-{name}", args)
         subprocess.run(  # its output is the container's: a pipe would be kept open
-            [RUNC, "--root", str(self.home / "state"), "run", "--detach", "--bundle", str(bundle), name],
+            [*self._base, "run", "--detach", "--bundle", str(bundle), name],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -58,21 +65,22 @@ class Runc:
         )
 
     def exec(self, name: str, *args: str) -> tuple[str, ...]:
-        return (RUNC, "--root", str(self.home / "state"), "exec", name, *args)
+        return (*self._base, "exec", name, *args)
 
     def remove(self, name: str) -> None:
-        _call([RUNC, "--root", str(self.home / "state"), "delete", "--force", name])
+        _call([*self._base, "delete", "--force", name])
 
 
 @dataclass(frozen=True, slots=True)
 class Podman:
     home: Path
     rootfs: Path
+    runtime: str = RUNC
 
     @property
     def _base(self) -> tuple[str, ...]:
         places = [f"--{name}={self.home / name}" for name in ("root", "runroot", "tmpdir")]
-        return ("podman", *places, "--cgroup-manager=cgroupfs", "--runtime", RUNC)
+        return ("podman", *places, "--cgroup-manager=cgroupfs", "--runtime", self.runtime)
 
     # Hosts without CAP_SYS_RESOURCE refuse podman's own limits.
     _LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")

@@ -243,6 +243,21 @@ def requires(*tools: str) -> None:
         pytest.skip(f"missing: {', '.join(missing)} (make test installs it)")
 
 
+def crun_of_this_host(directory: Path) -> str:
+    """A path of crun. It refuses hybrid hierarchies: there it gets a mount namespace without the unified one."""
+    requires("crun")
+    path = shutil.which("crun") or "crun"
+    if not Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
+        return path
+    script = directory / "crun"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'exec unshare --mount sh -c \'umount /sys/fs/cgroup/unified; exec "$0" "$@"\' {path} "$@"\n'
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
 def requires_root() -> None:
     if os.getuid() != 0:
         pytest.skip("needs root (sudo make test)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
 from damage_cases import DamageCases
 from device_cases import DeviceCases
-from fix_installation import requires
+from fix_installation import crun_of_this_host
 
 if TYPE_CHECKING:
     from supervised_cases import SupervisedKit
@@ -80,14 +79,4 @@ class TestCrun(DamageCases):
     @pytest.fixture(scope="class")
     @classmethod
     def tool(cls, tmp_path_factory: pytest.TempPathFactory) -> Runc:
-        requires("crun")
-        if not Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
-            return Runc("crun")
-        script = tmp_path_factory.mktemp("crun") / "crun"
-        script.write_text(
-            "#!/bin/sh\n"
-            'exec unshare --mount sh -c \'umount /sys/fs/cgroup/unified; exec "$0" "$@"\' '
-            f'{shutil.which("crun")} "$@"\n'
-        )
-        script.chmod(0o755)
-        return Runc(str(script))
+        return Runc(crun_of_this_host(tmp_path_factory.mktemp("crun")))

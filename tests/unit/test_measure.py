@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benches.measure import Command, Series, interleave, percentile, ratio, run_timed
+from benches.measure import Command, Series, at_once, interleave, percentile, ratio, run_timed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +39,16 @@ def test_every_round_runs_everybody_once_and_warm_ups_are_not_counted(tmp_path: 
     assert len({tuple(one) for one in rounds}) > 1  # the order changes
     assert [len(one.seconds) for one in measured] == [4, 4, 4]
     assert all(seconds > 0 for one in measured for seconds in one.seconds)
+
+
+def test_so_many_callers_run_a_command_at_once(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    script = f"""cd {tmp_path}
+        mkdir warm 2>&- && exit  # the first run is alone
+        touch there/$$
+        for attempt in $(seq 500); do set -- there/*; [ $# -ge 3 ] && exit; sleep 0.01; done; exit 1"""
+    [crowd] = at_once([Command("x", ("/bin/sh", "-c", script))], callers=3, runs=6, rounds=2)
+    assert (len(crowd.series.seconds), len(crowd.rates)) == (12, 2)
 
 
 def test_what_happens_around_a_command_is_not_timed() -> None:
