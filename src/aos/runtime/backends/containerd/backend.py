@@ -24,14 +24,13 @@ from aos.runtime.backends.containerd.host import Host
 from aos.runtime.backends.containerd.making import Making, swap_is_counted
 from aos.runtime.backends.containerd.record import Record
 from aos.runtime.backends.containerd.removal import Removal, remove_directory
-from aos.runtime.backends.containerd.usage import usage_of
 from aos.runtime.backends.supervised.conmon import LOG, connect_stdio
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import read_status
 from aos.runtime.checks import check_limits
 from aos.runtime.protocol import RuntimeInfo
-from aos.runtime.state import Sandbox, SandboxState, Usage
+from aos.runtime.state import Sandbox, SandboxState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from aos.runtime.network.protocol import Network
     from aos.runtime.protocol import Exec, Stdio
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
-    from aos.runtime.state import ExitStatus, ProcessInfo
+    from aos.runtime.state import ExitStatus, ProcessInfo, Usage
 
 __all__ = ["ContainerdRuntime"]
 
@@ -169,15 +168,8 @@ class ContainerdRuntime:
         return Path(record.log) if record is not None else directory / LOG
 
     async def stats(self, id: SandboxId) -> Usage:
-        from aos.runtime.backends.containerd._api.services import tasks_pb2
-
         status = read_status(self._host.directory(id))
-        if status is not None:
-            return status.usage
-        answer: tasks_pb2.MetricsResponse = await self._host.tasks(
-            "Metrics", tasks_pb2.MetricsRequest(filters=[f"id=={id}"])
-        )
-        return usage_of(answer.metrics[0].data) if answer.metrics else Usage()
+        return await self._host.usage(id) if status is None else status.usage
 
     async def processes(self, id: SandboxId) -> list[ProcessInfo]:
         await self._on_the_host(id, "top", "tell the processes of")

@@ -76,7 +76,7 @@ class Ends:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     await until_gone(record.holder, record.holder_start)
-        usage = self._usage(id)
+        usage = await self._usage(id)
         if ended is None:
             detail = "containerd does not know it any more: its shim was killed, it was removed by hand, or the host restarted"
             status = ExitStatus("lost", finished_at=time.time(), usage=usage, detail=detail)
@@ -121,9 +121,13 @@ class Ends:
                 continue
             return answer.exit_status, answer.exited_at.ToNanoseconds() / 1e9
 
-    def _usage(self, id: SandboxId) -> Usage:
-        group = f"{self._host.group(id)}/payload"
-        return self._host.cgroups.usage(group) if self._host.handler.on_host else Usage()
+    async def _usage(self, id: SandboxId) -> Usage:
+        """Of one that has ended. A shim that has a kernel of its own to ask may not know any more."""
+        if self._host.handler.on_host:
+            return self._host.cgroups.usage(f"{self._host.group(id)}/payload")
+        with contextlib.suppress(AosError):
+            return await self._host.usage(id)
+        return Usage()
 
     def _out_of_memory(self, id: SandboxId) -> bool:
         """The counter of the cgroup also tells what happened while nobody listened."""

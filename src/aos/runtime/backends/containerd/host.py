@@ -14,11 +14,12 @@ from aos.errors import NotFound
 from aos.runtime.backends.containerd.connection import Connection
 from aos.runtime.backends.containerd.layers import Layers
 from aos.runtime.backends.containerd.record import Record
+from aos.runtime.backends.containerd.usage import usage_of
 from aos.runtime.backends.supervised.record import read_status
 from aos.runtime.cdi import Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups
 from aos.runtime.seccomp import Profiles
-from aos.runtime.state import SandboxState
+from aos.runtime.state import SandboxState, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +113,15 @@ class Host:
     async def running(self, id: SandboxId) -> int | None:
         task = await self.task(id)
         return None if task is None or task.state is SandboxState.STOPPED else task.pid
+
+    async def usage(self, id: SandboxId) -> Usage:
+        """As the shim tells it."""
+        from aos.runtime.backends.containerd._api.services import tasks_pb2
+
+        answer: tasks_pb2.MetricsResponse = await self.tasks(
+            "Metrics", tasks_pb2.MetricsRequest(filters=[f"id=={id}"])
+        )
+        return usage_of(answer.metrics[0].data) if answer.metrics else Usage()
 
     async def tasks(self, method: str, request: Any, *, seconds: float | None = 60.0) -> Any:
         """Call containerd's task service."""
