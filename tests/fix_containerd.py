@@ -100,6 +100,7 @@ class Containerd:
 def running_containerd(program: str, *shims: Path) -> Iterator[Containerd]:
     """`shims`: directories that are searched for shims before any other."""
     home = Path(tempfile.mkdtemp(prefix="aos-containerd-", dir="/tmp"))
+    home.chmod(0o711)  # as /run/containerd is: roots of user namespaces walk through
     places = [
         *map(str, shims),
         str(Path(program).parent),

@@ -536,6 +536,8 @@ def _containerd(config: Config, content: ContentStore, network: BridgeMaker, bac
         handler=config.containerd_handler,
         seccomp=config.seccomp,
         oci_runtime=config.oci_runtime,
+        users=config.users,
+        ids=config.ids,
         device_hooks=config.allow_host_hooks,
         kata_config=config.kata_config,
     )

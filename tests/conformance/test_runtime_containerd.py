@@ -25,6 +25,7 @@ from aos.package import load_package
 from aos.registry.local import LocalRegistry
 from aos.runtime.backends.containerd import ContainerdConfig, ContainerdRuntime
 from aos.runtime.backends.containerd.streams import holders
+from aos.runtime.spec import Mount, ProcessSpec, Rootfs
 from aos.testing.runtime import case, collect, shell_command
 from device_cases import DeviceCases
 from fix_installation import end_process, requires_root
@@ -45,8 +46,14 @@ class ContainerdKit:
     backend = "containerd"
 
     def __init__(
-        self, config: Config, content: ContentStore, layers: tuple[Layer, ...], containerd: Containerd
+        self,
+        config: Config,
+        content: ContentStore,
+        layers: tuple[Layer, ...],
+        containerd: Containerd,
+        users: str = "host",
     ) -> None:
+        self.users = users
         self.config = config
         self.content = content
         self.layers = layers
@@ -62,7 +69,12 @@ class ContainerdKit:
     def settings(self) -> ContainerdConfig:
         config = self.config
         return ContainerdConfig(
-            config.root, config.state, config.installation, self.containerd.address, cdi=self.cdi
+            config.root,
+            config.state,
+            config.installation,
+            self.containerd.address,
+            users=self.users,
+            cdi=self.cdi,
         )
 
     def make(self) -> ContainerdRuntime:
@@ -76,6 +88,9 @@ class ContainerdKit:
 
 
 class ContainerdCases(DeviceCases):
+    users = "host"
+    """Whose user ids the sandboxes have."""
+
     @pytest.fixture(scope="class")
     @classmethod
     def containerd(cls) -> Containerd:
@@ -91,7 +106,8 @@ class ContainerdCases(DeviceCases):
         content = ContentStore(config.root / "content")
         digest = LocalRegistry(config.root / "registry", content).resolve("busybox:1")
         before = Traces.of(config)
-        yield ContainerdKit(config, content, load_package(content.blobs, digest).layers, containerd)
+        layers = load_package(content.blobs, digest).layers
+        yield ContainerdKit(config, content, layers, containerd, cls.users)
         Traces.of(config).settle(config, before)
         assert containerd.ctr("containers", "list", "--quiet").split() == []
         assert containerd.ctr("tasks", "list", "--quiet").split() == []
@@ -267,6 +283,42 @@ class TestContainerd2(ContainerdCases):
     @classmethod
     def containerd(cls, containerd2: Containerd) -> Containerd:
         return containerd2
+
+
+class OwnIdsCases(ContainerdCases):
+    """The same sandboxes, each in a user namespace with a range of ids that no other has."""
+
+    users = "private"
+
+    @case
+    async def test_several_layers_are_shown_with_their_owners(self, kit: ContainerdKit) -> None:
+        """Also those that are mounted; and what it writes is its range's on the disk."""
+        owners = "stat -c %u / /bin/busybox /d/bin/busybox"
+        shell = self.shell(kit, "exec sleep 1000")
+        twice = kit.layers * 2
+        spec = replace(shell, rootfs=Rootfs(twice), mounts=(Mount("layers", "/d", layers=twice),))
+        runtime = kit.make()
+        ranges = []
+        async with self.running(runtime, spec) as one, self.running(runtime, spec) as other:
+            for id in (one, other):
+                run = await self.execute(
+                    runtime, id, ProcessSpec(("sh", "-c", f"echo >/new; {owners}; cat /proc/self/uid_map"))
+                )
+                *seen, inside, outside, count = map(int, run.out.split())
+                assert (seen, inside, count) == ([0, 0, 0], 0, 65536)
+                ranges.append(outside)
+                root = await runtime.root(id)
+                assert os.stat("new", dir_fd=root).st_uid == outside
+                os.close(root)
+        assert ranges[0] != ranges[1] and min(ranges) >= 65536
+
+
+class TestContainerd1WithIdsOfItsOwn(OwnIdsCases, TestContainerd1):
+    pass
+
+
+class TestContainerd2WithIdsOfItsOwn(OwnIdsCases, TestContainerd2):
+    pass
 
 
 def shims(containerd: Containerd, id: SandboxId) -> list[int]:

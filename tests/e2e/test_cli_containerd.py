@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -124,3 +125,20 @@ def test_a_published_port_a_shared_network_and_a_dead_daemon(connected: Installa
     assert "hello from server" in said and there["address"] in said
     aos("rm", "-f", "server")
     assert "x" in aos("run", "--network", "agent:x", "busybox:1", check=125).err
+
+
+def test_user_ids_of_its_own_and_a_network(connected: Installation, world: World, tmp_path: Path) -> None:
+    """The sandbox's root may listen on a low port; files go in and out with the owners that they have inside."""
+    aos = connected
+    bridged = ("--userns", "private", "--network", "bridge", "-p", "8080:80")
+    aos("run", "-d", "--name", "one", *bridged, "-v", f"{tmp_path}:/x", "busybox:1", "-c", LISTEN)
+    assert world.from_outside(lambda: read(HOST, 8080)) == "hello from one"
+    targets = script([(PUBLIC, 80), (PRIVATE, 80), (METADATA, 80)])
+    assert reached(aos("exec", "one", "sh", "-c", targets).out) == {(PUBLIC, 80)}
+    assert aos("exec", "one", "cat", "/proc/self/uid_map").out.split()[1] != "0"
+    aos("exec", "one", "sh", "-c", "echo theirs >/x/new")
+    assert (tmp_path / "new").stat().st_uid == 0
+    os.chown(tmp_path / "new", 7, 8)
+    aos("cp", "-a", tmp_path / "new", "one:/in")
+    assert aos("exec", "one", "stat", "-c", "%u %g", "/in").out.split() == ["7", "8"]
+    aos("rm", "-f", "one")

@@ -58,24 +58,31 @@ class Handler:
     def capabilities(self) -> frozenset[str]:
         return _CAPABILITIES | (_ON_HOST if self.on_host else set())
 
-    def options(self, config: ContainerdConfig) -> Any:
-        """The handler's options as a protobuf Any; None: its defaults."""
+    def options(self, config: ContainerdConfig, owner: tuple[int, int]) -> Any:
+        """The handler's options as a protobuf Any; None: its defaults. `owner`: user and group on the host of those
+        streams that a process in the sandbox may open again."""
         if self.name != RUNC_HANDLER:
             return None
         from google.protobuf.any_pb2 import Any as Packed
 
         from aos.runtime.backends.containerd._api.types.runc_options_pb2 import Options
 
-        options = Options(root=str(config.state / "runtime" / self.backend), binary_name=config.oci_runtime)
+        options = Options(
+            root=str(config.state / "runtime" / self.backend),
+            binary_name=config.oci_runtime,
+            io_uid=owner[0],
+            io_gid=owner[1],
+        )
         return Packed(type_url="containerd.runc.v1.Options", value=options.SerializeToString())
 
     def check(self, spec: AgentSpec) -> None:
         """NotImplemented for what sandboxes of this handler cannot have."""
-        oci = "run it with `--runtime oci`"
-        if spec.confinement.users == "private":
-            raise lacks(self.backend, "give sandboxes user ids of their own", f"{oci}, or with --userns host")
         if self.on_host:
             return
+        oci = "run it with `--runtime oci`"
+        if spec.confinement.users == "private":
+            what = f"give sandboxes of the handler {self.name} user ids of their own"
+            raise lacks(self.backend, what, f"{oci}, or with --userns host")
         if (mode := spec.network.mode) != "none":
             what = f"connect sandboxes of the handler {self.name} by the network {mode}"
             raise lacks(self.backend, what, f"{oci} or `--runtime gvisor`, or with --network none")

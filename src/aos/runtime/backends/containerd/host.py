@@ -18,6 +18,7 @@ from aos.runtime.backends.containerd.usage import usage_of
 from aos.runtime.backends.supervised.record import read_status
 from aos.runtime.cdi import Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups
+from aos.runtime.id_ranges import IdRanges
 from aos.runtime.seccomp import Profiles
 from aos.runtime.state import SandboxState, Usage
 
@@ -66,11 +67,26 @@ class Host:
         self.layers = Layers(config, self.connection, content)
         self.sandboxes = config.root / "sandboxes" / handler.backend
         self._cgroups: Cgroups | None = None
+        self._id_ranges: IdRanges | None = None
         self.profiles = Profiles(config.seccomp)
 
     @property
     def backend(self) -> str:
         return self.handler.backend
+
+    @property
+    def users(self) -> str:
+        return self.config.users
+
+    @property
+    def user_namespaces(self) -> bool:
+        return self.handler.on_host
+
+    @property
+    def id_ranges(self) -> IdRanges:
+        if self._id_ranges is None:
+            self._id_ranges = IdRanges.of_host(self.config.ids)
+        return self._id_ranges
 
     @property
     def cgroups(self) -> Cgroups:

@@ -14,7 +14,7 @@ from aos.runtime.backends.supervised.launch import in_own_thread
 if TYPE_CHECKING:
     from aos.runtime.backends.supervised.connecting import Connecting
 
-__all__ = ["Joining"]
+__all__ = ["Joining", "own_descriptor"]
 
 
 class Joining:
@@ -36,9 +36,14 @@ class Joining:
         """For the configuration (aos.runtime.bundle.runtime_config); good until `close`."""
         if self._descriptor == -1:
             return self.network.namespace
-        return f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        return own_descriptor(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor != -1:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def own_descriptor(number: int) -> str:
+    """The path by which other processes of this host reach what is open here."""
+    return f"/proc/{os.getpid()}/fd/{number}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +11,25 @@ import msgspec
 
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree, resolve
-from aos.errors import AlreadyExists, AosError, FailedPrecondition, Internal, NotFound
+from aos.errors import AlreadyExists, AosError, Internal, NotFound
 from aos.runtime.backends.containerd.finish import finished
 from aos.runtime.backends.containerd.handlers import resources
-from aos.runtime.backends.containerd.joining import Joining
+from aos.runtime.backends.containerd.joining import Joining, own_descriptor
 from aos.runtime.backends.containerd.layers import LABEL_INSTALLATION
 from aos.runtime.backends.containerd.mounts import directories, mount_layers, unmount_below
 from aos.runtime.backends.containerd.record import CONFIG, Record
+from aos.runtime.backends.containerd.roots import Roots, mapped
 from aos.runtime.backends.containerd.streams import Streams, hold
 from aos.runtime.backends.supervised.checks import check_spec, resolved_mounts
 from aos.runtime.backends.supervised.conmon import LOG
 from aos.runtime.backends.supervised.connecting import connecting
-from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.mounts import Mounts
 from aos.runtime.backends.supervised.record import process_start
 from aos.runtime.backends.supervised.staging import Staging
+from aos.runtime.backends.supervised.user_ids import choose_ids
 from aos.runtime.bundle import runtime_config
 from aos.runtime.state import Sandbox, SandboxState
 from aos.runtime.users import resolve_user
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aos.ids import SandboxId
-    from aos.oci.layer import Layer
     from aos.runtime.backends.containerd.ending import Ends
     from aos.runtime.backends.containerd.host import Host
     from aos.runtime.backends.containerd.removal import Removal
+    from aos.runtime.backends.supervised.user_ids import UserIds
     from aos.runtime.cdi import Edits
     from aos.runtime.spec import AgentSpec, Mount
 
@@ -57,6 +57,7 @@ class Making:
         self._host = host
         self._ends = ends
         self._removal = removal
+        self._roots = Roots(host)
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
         check_spec(spec)
@@ -72,17 +73,23 @@ class Making:
                 f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
             ) from error
         tree = LayerTree([])
+        users: UserIds | None = None
         joining: Joining | None = None
         try:
-            joining = Joining(await connecting(self._host, directory, spec, None))
-            await joining.enter()
-            rootfs, tree = await self._root(id, spec)
+            root = await self._roots.make(id, spec)
+            tree = root.tree
             spec = replace(spec, mounts=resolved_mounts(spec, tree))
             check_command(spec.process, tree, [mount.target.strip("/") for mount in spec.mounts])
-            config = await self._configure(id, directory, spec, tree, joining, devices)
-            await self._record_container(id, config)
+            chosen = choose_ids(self._host, directory, spec, root.layers)
+            users = None if isinstance(chosen, str) else chosen
+            joining = Joining(await connecting(self._host, directory, spec, users))
+            await joining.enter()
+            config = await self._configure(id, directory, spec, tree, users, joining, devices)
+            options = self._host.handler.options(self._host.config, _root_user(users))
+            await self._record_container(id, config, options)
+            rootfs = root.mounts if users is None else root.shown_to(users, directory / "mapped")
             joining.network.begin()
-            pid = await self._create_task(id, directory, spec, rootfs, tree)
+            pid = await self._create_task(id, directory, spec, rootfs, tree, options)
             await joining.network.finish()
             unmount_below(directory)  # the sandbox has it now
         except BaseException as error:
@@ -95,6 +102,8 @@ class Making:
         finally:
             if joining is not None:
                 joining.close()
+            if users is not None:
+                users.close()
         self._ends.watch(id)
         return Sandbox(id, SandboxState.CREATED, pid)
 
@@ -110,89 +119,37 @@ class Making:
                 raise wrong_state(id, state, "start") from error
             raise failure(error.message, "", self._host.tree(id)) from error
 
-    async def _root(self, id: SandboxId, spec: AgentSpec) -> tuple[Sequence[Any], LayerTree]:
-        """Prepare the sandbox's snapshot: what is to be mounted as its root, and how to look into it before."""
-        from aos.runtime.backends.containerd._api.types.mount_pb2 import Mount as MountMessage
-
-        upper, size = spec.rootfs.upper, spec.rootfs.size
-        own = upper is None and size is None
-        mounts = await self._snapshot("Prepare" if own else "View", id, "", spec.rootfs.layers)
-        found = directories(mounts)
-        if own:
-            if found is None:  # not directories: what our own store has unpacked looks the same
-                ensure = self._host.content.snapshots.ensure
-                found = await asyncio.to_thread(ensure, spec.rootfs.layers, IdMap.identity())
-            return mounts, LayerTree(found)
-        if found is None:
-            raise FailedPrecondition(
-                f"the snapshotter {self._host.config.snapshotter} keeps no directories for an upper one of ours",
-                code="snapshotter-unfit",
-                hint="set [containerd] snapshotter to overlayfs, or use another runtime",
-            )
-        tree = LayerTree(found)
-        if size is not None:  # detached once the root is mounted on it, which keeps it
-            disk = await make_disk(self._host.sandboxes / id, size)
-            disk.mount()
-            upper, work = disk.directory / "upper", disk.directory / "work"
-            upper.mkdir(mode=0o755)
-        else:
-            assert upper is not None
-            work = upper.with_name(upper.name + ".work")
-            tree = LayerTree([*found, upper])
-        work.mkdir(exist_ok=True)
-        lowers = ":".join(str(path) for path in reversed(found))
-        options = [
-            f"lowerdir={lowers}",
-            f"upperdir={upper}",
-            f"workdir={work}",
-            "index=off",
-            "redirect_dir=off",
-            "metacopy=off",
-        ]
-        return [MountMessage(type="overlay", source="overlay", options=options)], tree
-
-    async def _snapshot(
-        self, kind: str, id: SandboxId, suffix: str, layers: Sequence[Layer]
-    ) -> Sequence[Any]:
-        """The mounts of a snapshot on top of layers, which come in where they are missing. It is a root of containerd's
-        collection, and goes with the sandbox."""
-        from aos.runtime.backends.containerd._api.services import snapshots_pb2
-
-        chain = await self._host.layers.ensure(layers)
-        snapshots = await self._host.connection.service("Snapshots")
-        request = getattr(snapshots_pb2, f"{kind}SnapshotRequest")(
-            snapshotter=self._host.config.snapshotter,
-            key=self._host.snapshot(id) + suffix,
-            parent=chain,
-            labels={
-                "containerd.io/gc.root": "sandbox",
-                LABEL_INSTALLATION: self._host.config.installation,
-            },
-        )
-        answer = await snapshots.call(kind, request)
-        return list(answer.mounts)
-
     async def _configure(
         self,
         id: SandboxId,
         directory: Path,
         spec: AgentSpec,
         tree: LayerTree,
+        users: UserIds | None,
         joining: Joining,
         devices: Edits,
     ) -> dict[str, Any]:
         """The runtime's configuration; what it takes for granted that is mounted is, until the task exists."""
         user = resolve_user(spec.process.user, tree)
-        staging = Staging(directory, owner=(user.uid, user.gid), root=(0, 0))
+        ids = IdMap.identity() if users is None else users.ids
+        staging = Staging(directory, owner=ids.to_host(user.uid, user.gid), root=ids.to_host(0, 0))
         found: dict[str, Path] = {}
         for number, mount in enumerate(mount for mount in spec.mounts if mount.kind == "layers"):
             target = directory / f"layers-{number}"
             target.mkdir()
-            mount_layers(target, await self._snapshot("View", id, f"-{number}", mount.layers))
+            mounts = await self._roots.snapshot("View", id, f"-{number}", mount.layers)
+            if users is not None and (lowers := directories(mounts)) is not None:
+                mounts = mapped(mounts, lowers, users, directory / f"mapped-{number}")
+            mount_layers(target, mounts)
             found[mount.target] = target / _find(mount, LayerTree([target]))
         staging.add(spec.mounts, found)
         files = staging.add_files(joining.network.files(), tree)
-        Mounts(directory, (), staging.binds, staging.files, staging.nested).mount()
+        sysfs = None
+        if users is not None and joining.path is None:  # its user namespace does not own the host's network
+            sysfs = directory / "sys"
+            staging.sources["/sys"] = str(sysfs)
+        namespace = None if users is None else users.namespace
+        Mounts(directory, (), staging.binds, staging.files, staging.nested, namespace, sysfs=sysfs).mount()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         config = runtime_config(
             replace(spec, mounts=tuple(staging.mounts)),
@@ -203,6 +160,8 @@ class Making:
             sources=staging.sources,
             seccomp=self._host.profiles.of(spec.confinement),
             open_files=_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES),
+            ids=None if users is None else ids,
+            user_namespace="" if users is None else own_descriptor(users.namespace),
             network=joining.path,
         )
         config["linux"]["resources"] |= resources(spec.limits, swap=swap_is_counted())
@@ -211,15 +170,13 @@ class Making:
         (directory / CONFIG).write_bytes(msgspec.json.encode(config))
         return config
 
-    async def _record_container(self, id: SandboxId, config: dict[str, Any]) -> None:
+    async def _record_container(self, id: SandboxId, config: dict[str, Any], options: Any) -> None:
         from google.protobuf.any_pb2 import Any as Packed
 
         from aos.runtime.backends.containerd._api.services import containers_pb2
 
         handler = self._host.handler
-        runtime = containers_pb2.Container.Runtime(
-            name=handler.name, options=handler.options(self._host.config)
-        )
+        runtime = containers_pb2.Container.Runtime(name=handler.name, options=options)
         container = containers_pb2.Container(
             id=id,
             labels={
@@ -243,7 +200,13 @@ class Making:
             ) from error
 
     async def _create_task(
-        self, id: SandboxId, directory: Path, spec: AgentSpec, rootfs: Sequence[Any], tree: LayerTree
+        self,
+        id: SandboxId,
+        directory: Path,
+        spec: AgentSpec,
+        rootfs: Sequence[Any],
+        tree: LayerTree,
+        options: Any,
     ) -> int:
         from aos.runtime.backends.containerd._api.services import tasks_pb2
 
@@ -265,10 +228,15 @@ class Making:
             stdout=streams.stdout,
             stderr=streams.stderr,
             terminal=spec.process.terminal,
-            options=self._host.handler.options(self._host.config),
+            options=options,
         )
         answer: tasks_pb2.CreateTaskResponse = await self._host.tasks("Create", request)
         return answer.pid
+
+
+def _root_user(users: UserIds | None) -> tuple[int, int]:
+    """Who the sandbox's root is on the host."""
+    return (0, 0) if users is None else users.ids.to_host(0, 0)
 
 
 def swap_is_counted() -> bool:

@@ -31,6 +31,10 @@ class ContainerdConfig:
     seccomp: str = ""
     oci_runtime: str = ""
     """What containerd's runc shim starts; empty: what it finds by itself."""
+    users: str = "host"
+    """As AgentSpec's confinement has it, where that says nothing."""
+    ids: str = ""
+    """The range that sandboxes' own user ids are from (aos.runtime.id_ranges)."""
     device_hooks: bool = False
     """Whether devices may bring programs that run on the host."""
     cdi: tuple[Path, ...] = CDI_DIRECTORIES

@@ -86,6 +86,14 @@ class Host:
         return self.tool.backend
 
     @property
+    def users(self) -> str:
+        return self.config.users
+
+    @property
+    def user_namespaces(self) -> bool:
+        return self.tool.user_namespaces
+
+    @property
     def cgroups(self) -> Cgroups:
         if self._cgroups is None:
             self._cgroups = self._own_cgroups() if in_user_namespace() else detect_cgroups()

@@ -87,7 +87,7 @@ class Making:
         users: UserIds | None = None
         network: Connecting | None = None
         try:
-            chosen = choose_ids(self._host, directory, spec)
+            chosen = choose_ids(self._host, directory, spec, self._host.content.snapshots.directory)
             users, why = (None, chosen) if isinstance(chosen, str) else (chosen, "")
             network = await connecting(self._host, directory, spec, users)
             disk = None if spec.rootfs.size is None else await make_disk(directory, spec.rootfs.size)

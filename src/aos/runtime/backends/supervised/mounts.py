@@ -132,7 +132,6 @@ class Mounts:
         """In the mount namespace of the calling thread."""
         if self.directory == STAGE:
             _mount(STAGE, "tmpfs", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0711,size=1m")
-        if self.user_namespace is not None:
             USER_NAMESPACE.touch()
             _mount(USER_NAMESPACE, f"/proc/self/fd/{self.user_namespace}", None, _MS_BIND)
         if self.disk is not None:

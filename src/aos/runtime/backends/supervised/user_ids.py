@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aos import errors
 from aos.errors import AosError, FailedPrecondition
@@ -21,10 +21,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.content.protocol import IdMap
-    from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.id_ranges import IdRanges
     from aos.runtime.spec import AgentSpec
 
-__all__ = ["UserIds", "choose_ids"]
+__all__ = ["IdHost", "UserIds", "choose_ids"]
+
+
+class IdHost(Protocol):
+    """What a backend knows of user ids."""
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def users(self) -> str:
+        """As AgentSpec's confinement has it, where that says nothing."""
+        ...
+
+    @property
+    def user_namespaces(self) -> bool:
+        """Whether its sandboxes can have one."""
+        ...
+
+    @property
+    def id_ranges(self) -> IdRanges: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +62,21 @@ class UserIds:
             os.close(self.network)
 
 
-def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | str:
-    """Its own; else why it has the host's. FailedPrecondition `user-namespace-unavailable`, NotImplemented
+def choose_ids(host: IdHost, directory: Path, spec: AgentSpec, layers: Path | None) -> UserIds | str:
+    """Its own; else why it has the host's. `layers`: the directory that they are all in. FailedPrecondition `user-namespace-unavailable`, NotImplemented
     `capability-missing` where the sandbox must have its own and cannot."""
-    wanted = spec.confinement.users or host.config.users
+    wanted = spec.confinement.users or host.users
     if wanted == "host":
         return "as asked for"
     if spec.rootfs.upper is not None:
         return "a build keeps what was written, with its owners"
     try:
-        if not host.tool.user_namespaces:
+        if not host.user_namespaces:
             raise errors.NotImplemented(
-                f"the {host.tool.backend} backend has no user ids of its own for each sandbox",
+                f"the {host.backend} backend has no user ids of its own for each sandbox",
                 code="capability-missing",
                 hint="run it with --userns host, or with the oci backend",
-                backend=host.tool.backend,
+                backend=host.backend,
             )
         if spec.network.mode == "agent":  # its exec could not enter a namespace that is not its own
             raise _unavailable("it shares the network of another agent")
@@ -66,15 +86,16 @@ def choose_ids(host: Host, directory: Path, spec: AgentSpec) -> UserIds | str:
             raise _unavailable(
                 "an ordinary user has ids for one range, which all sandboxes of the user's are in"
             )
-        return _own(host, directory, spec)
+        if layers is None:
+            raise _unavailable("its layers are not in directories of this host")
+        return _own(host.id_ranges, directory, spec, layers)
     except AosError as error:
         if wanted == "private":
             raise
         return error.message.partition(": ")[2] or error.message
 
 
-def _own(host: Host, directory: Path, spec: AgentSpec) -> UserIds:
-    ranges = host.id_ranges
+def _own(ranges: IdRanges, directory: Path, spec: AgentSpec, layers: Path) -> UserIds:
     try:
         ids = ranges.claim(directory)
     except OSError as error:  # an ordinary user's installation has no say in the host's ranges
@@ -90,7 +111,7 @@ def _own(host: Host, directory: Path, spec: AgentSpec) -> UserIds:
         raise _unavailable(f"no user namespace can be made: {error.strerror}") from error
     users = UserIds(ids, namespace, network)
     try:
-        for path in (host.content.snapshots.directory, *_mounted(spec)):
+        for path in (layers, *_mounted(spec)):
             _try(path, namespace)
     except BaseException:
         users.close()
