@@ -260,6 +260,27 @@ class ContainerdCases(DeviceCases):
         assert not directory.exists()
         assert (tmp_path / "file").read_text() == "somebody's"
 
+    def test_what_is_mounted_inside_of_a_shared_directory_is_the_sandbox_s_alone(
+        self, kit: ContainerdKit, tmp_path: Path
+    ) -> None:
+        """With systemd all directories of a host are: what is mounted there, and stays, everybody has."""
+        (tmp_path / "in").mkdir()
+        subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=True)
+        subprocess.run(["mount", "--make-shared", tmp_path], check=True)
+        mounts = (Mount("bind", "/v", tmp_path), Mount("tmpfs", "/v/in"))
+
+        async def go() -> str:
+            spec = replace(self.shell(kit, "echo >/v/in/x; ls /v/in; exec sleep 1000"), mounts=mounts)
+            async with self.running(runtime := kit.make(), spec) as id:
+                run = await self.execute(runtime, id, ProcessSpec(("ls", "/v/in")))
+                assert run.out == b"x\n"
+                return Path("/proc/self/mountinfo").read_text()
+
+        try:
+            assert f" {tmp_path}/in " not in asyncio.run(go())
+        finally:
+            subprocess.run(["umount", "--recursive", tmp_path], check=True)
+
     @case
     async def test_what_a_build_commits_is_in_its_own_directory(self, kit: ContainerdKit) -> None:
         upper = kit.config.root / "upper"
