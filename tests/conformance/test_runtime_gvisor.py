@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 
 from aos.runtime.backends.gvisor import Runsc
+from aos.runtime.spec import Limits
+from aos.runtime.state import SandboxState
+from aos.testing.runtime import case
 from damage_cases import DamageCases
 from fix_installation import requires
+
+if TYPE_CHECKING:
+    from supervised_cases import SupervisedKit
 
 pytestmark = [pytest.mark.root, pytest.mark.backends]
 
@@ -17,3 +29,25 @@ class TestRunsc(DamageCases):
     def tool(cls) -> Runsc:
         requires("runsc")
         return Runsc()
+
+    @case
+    async def test_signals_of_a_pause_arrive_though_its_end_was_interrupted(self, kit: SupervisedKit) -> None:
+        """The daemon is killed when it has resumed, before it could deliver; the next one finds what is left."""
+        runtime = kit.make()
+        async with self.running(runtime, self.spec(kit, "trap", "TERM", "7")) as id:
+            await self.logged(runtime, id, "ready")
+            await runtime.pause(id)
+            await runtime.signal(id, signal.SIGTERM)
+            options = ["--root", str(kit.config.state / "runtime" / "gvisor"), "--ignore-cgroups"]
+            subprocess.run([kit.tool.find(), *options, "resume", id], check=True)
+            assert await self.state(kit.make(), id) is SandboxState.RUNNING
+            assert (await runtime.wait(id)).code == 7
+
+    @case
+    async def test_a_bound_on_the_host_holds_the_tasks_of_all_users(self, kit: SupervisedKit) -> None:
+        """The limit inside is for each user; who is many users meets the group's."""
+        limits = Limits(pids=4)
+        async with self.running(kit.make(), replace(self.spec(kit, "sleep"), limits=limits)) as id:
+            own = f"{kit.config.installation}/{id}/pids.max"
+            [bound] = [int(path.read_text()) for path in Path("/sys/fs/cgroup").glob(f"*/{own}")]
+            assert 4 < bound < 10_000

@@ -43,9 +43,9 @@ def main(args: Arguments) -> int:
                 one["pid"],
                 one["ppid"],
                 one["user"],
-                f"{one['cpu_seconds']:.2f} s",
-                size(one["memory_bytes"]),
-                ago(max(0.0, now - one["started_at"])),
+                "-" if one["cpu_seconds"] is None else f"{one['cpu_seconds']:.2f} s",
+                "-" if one["memory_bytes"] is None else size(one["memory_bytes"]),
+                "-" if one["started_at"] is None else ago(max(0.0, now - one["started_at"])),
                 one["command"],
             )
             for one in found

@@ -64,17 +64,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """One process of a sandbox, as the sandbox numbers it."""
+    """One process of a sandbox, as the sandbox numbers it; None where its kernel does not tell."""
 
     pid: int
     ppid: int
     user: str
     """Its number in the sandbox."""
-    started_at: float
-    """Seconds since the epoch."""
-    cpu_seconds: float
-    memory_bytes: int
     command: str
+    """With its arguments where the kernel tells them."""
+    started_at: float | None = None
+    """Seconds since the epoch."""
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,4 +143,4 @@ class LimitsHold(Cases):
             found = await runtime.processes(id)
             assert {one.user for one in found} == {"1000"}
             assert [one.ppid for one in found] == [0, 1]
-            assert all(one.cpu_seconds >= 0 and one.memory_bytes >= 0 for one in found)
+            assert all((one.cpu_seconds or 0) >= 0 and (one.memory_bytes or 0) >= 0 for one in found)

@@ -7,13 +7,16 @@ that holds a container's state), sandbox/sandbox.go (the control socket), cmd/ (
 from __future__ import annotations
 
 import json
+import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aos import errors
 from aos.runtime.backends.supervised.host import find_program
 from aos.runtime.backends.supervised.launch import ToolFailed
+from aos.runtime.state import ProcessInfo
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.supervised.record import Record
     from aos.runtime.protocol import Isolation
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
-    from aos.runtime.state import ExitStatus
+    from aos.runtime.state import ExitStatus, Usage
 
 __all__ = ["Runsc"]
 
@@ -40,6 +43,9 @@ _OPTIONS = (
     "--host-uds=open",
     "--platform=systrap",
 )
+
+_OWN_TASKS = 256
+"""Of gVisor's kernel and its gofer, at most, on the host."""
 
 _WITHOUT_TTY = '''for word; do shift; [ "$word" = --tty ] || set -- "$@" "$word"; done; exec "$0" "$@"'''
 """conmon 2.1.6 says --tty to an exec with a terminal; runsc refuses the word, and reads the process's `terminal`."""
@@ -58,9 +64,11 @@ class Runsc:
             "network-host",
             "network-none",
             "pause",
+            "pause-signals",
             "restore",
             "stats",
             "terminal",
+            "top",
             "update",
         }
     )
@@ -107,14 +115,17 @@ class Runsc:
                 mount["options"] = [option for option in mount["options"] if option != "ro"]
 
     def group_limits(self, limits: Limits) -> Limits:
-        """Not the number of processes: the host's are not the sandbox's."""
-        return replace(limits, pids=None)
+        """The host's tasks are not the sandbox's: gVisor has some for itself, and for each address space as many as
+        there are CPUs. A bound for them holds what the limit inside, which is for each user, lets pass."""
+        if limits.pids is None:
+            return limits
+        return replace(limits, pids=_OWN_TASKS + limits.pids * 2 * ((os.cpu_count() or 1) + 2))
 
     def facts(self) -> Mapping[str, str]:
         return {
             "platform": "systrap",
             "limits": "its own kernel takes 20 MB and more of a memory limit; the limit of processes holds for each user, "
-            "and from the start on; no seccomp profile inside; a checkpoint breaks connections to host sockets; a signal to a paused sandbox is lost; no network "
+            "and from the start on; no seccomp profile inside; a checkpoint breaks connections to host sockets; no network "
             "shared with another agent",
         }
 
@@ -136,14 +147,49 @@ class Runsc:
             raise ToolFailed(said)
 
     async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None:
-        if signum == signal.SIGKILL and self.paused(host, id):
-            await host.kill_payload(id)  # what is paused inside does not die of a signal inside
+        if self.paused(host, id):
+            if signum == signal.SIGKILL:
+                await host.kill_payload(id)  # what is paused inside does not die of a signal inside
+                return
+            # runsc refuses to signal what is paused. On disk, for whoever resumes it may be another daemon.
+            with _waiting_signals(host, id).open("a") as file:
+                file.write(f"{signum.value} {'--all' if everyone else ''}\n")
+            if not self.paused(host, id):  # nor was it when that was written
+                await self.resumed(host, id)
             return
-        await host.call(id, "kill", *(["--all"] if everyone else []), after=(str(signum.value),))
+        await _kill(host, id, signum.value, everyone=everyone)
+
+    async def resumed(self, host: Host, id: SandboxId) -> None:
+        """Deliver the signals of the pause: all of them, some twice where this is interrupted."""
+        path = _waiting_signals(host, id)
+        with suppress(FileNotFoundError):
+            for line in path.read_text().splitlines():
+                number, _, everyone = line.partition(" ")
+                await _kill(host, id, int(number), everyone=bool(everyone))
+            path.unlink()
+
+    async def processes(self, host: Host, id: SandboxId) -> list[ProcessInfo]:
+        code, said = await host.call(id, "ps", everything=True)
+        if code != 0:
+            raise ToolFailed(said)
+        # UID PID PPID PGID C TTY STIME TIME CMD. The times are to the minute, and of the system alone.
+        rows = [line.split(None, 8) for line in said.splitlines()[1:]]
+        return [ProcessInfo(int(pid), int(ppid), uid, row[-1]) for uid, pid, ppid, *row in rows]
+
+    def usage(self, usage: Usage) -> Usage:
+        return replace(usage, pids=None)  # the host's tasks are not the sandbox's
 
     def forget(self, host: Host, id: SandboxId) -> None:
         for name in (f"{_state(id)}.state", f"{_state(id)}.lock", f"runsc-{id}.sock"):
             (host.states / name).unlink(missing_ok=True)
+
+
+async def _kill(host: Host, id: SandboxId, number: int, *, everyone: bool) -> None:
+    await host.call(id, "kill", *(["--all"] if everyone else []), after=(str(number),))
+
+
+def _waiting_signals(host: Host, id: SandboxId) -> Path:
+    return host.sandboxes / id / "signals"
 
 
 def _state(id: SandboxId) -> str:

@@ -272,7 +272,7 @@ class MemoryRuntime:
         if held.state is SandboxState.STOPPED:
             raise _wrong_state(id, held.state, "look into")
         command = " ".join(held.spec.process.args)
-        return [ProcessInfo(1, 0, "0", self._clock.now(), 0.0, 0, command)]
+        return [ProcessInfo(1, 0, "0", command, self._clock.now(), 0.0, 0)]
 
     async def root(self, id: SandboxId) -> int:
         _lacks("show the files of")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aos.errors import AosError
 from aos.runtime.backends.supervised.host import find_program
 from aos.runtime.backends.supervised.launch import ToolFailed, wait_readable
+from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import process_has_executed
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.supervised.record import Record
     from aos.runtime.protocol import Isolation
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
-    from aos.runtime.state import ExitStatus
+    from aos.runtime.state import ExitStatus, ProcessInfo, Usage
 
 __all__ = ["Runc"]
 
@@ -115,6 +116,15 @@ class Runc:
                 os.kill(pid, signum)
         if signum == signal.SIGKILL and self.paused(host, id):
             await host.call(id, "resume")  # what is frozen does not die
+
+    async def resumed(self, host: Host, id: SandboxId) -> None:
+        """The kernel has kept the signals of the pause."""
+
+    async def processes(self, host: Host, id: SandboxId) -> list[ProcessInfo]:
+        return read_processes(await asyncio.to_thread(host.cgroups.pids, host.group(id)))
+
+    def usage(self, usage: Usage) -> Usage:
+        return usage
 
     def forget(self, host: Host, id: SandboxId) -> None:
         shutil.rmtree(host.states / id, ignore_errors=True)

@@ -23,9 +23,9 @@ from aos.runtime.backends.supervised.ending import Ends
 from aos.runtime.backends.supervised.execs import Execs
 from aos.runtime.backends.supervised.failures import failure, refused_limits
 from aos.runtime.backends.supervised.host import Host, wrong_state
+from aos.runtime.backends.supervised.launch import ToolFailed
 from aos.runtime.backends.supervised.making import Making
 from aos.runtime.backends.supervised.no_cgroups import not_delegated
-from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import Record, read_status, remove_tree
 from aos.runtime.backends.supervised.removal import Removal
 from aos.runtime.backends.supervised.versions import installed_version
@@ -53,6 +53,10 @@ _RESTARTS = "run the agent with `--runtime gvisor`; without it an agent restarts
 _LACKED = {
     "checkpoint": ("checkpoint processes", _RESTARTS),
     "restore": ("restore processes", _RESTARTS),
+    "copy": (
+        "show the files of a sandbox",
+        "mount a directory (`-v`), or use a command of its own: `aos exec -i NAME tar -c PATH`",
+    ),
     "update-pids": (
         "change the limit of processes while they run",
         "start the agent again with the new limit, or with `--runtime oci`",
@@ -123,6 +127,7 @@ class SupervisedRuntime:
 
     async def resume(self, id: SandboxId) -> None:
         await self._change(id, "resume", SandboxState.can_resume)
+        await self._host.tool.resumed(self._host, id)
 
     async def update(self, id: SandboxId, limits: Limits) -> None:
         state = self._host.state(id)
@@ -151,30 +156,30 @@ class SupervisedRuntime:
 
     async def stats(self, id: SandboxId) -> Usage:
         status = read_status(self._host.directory(id))
-        return status.usage if status is not None else self._host.cgroups.usage(self._host.group(id))
+        if status is not None:
+            return status.usage
+        return self._host.tool.usage(self._host.cgroups.usage(self._host.group(id)))
 
     async def processes(self, id: SandboxId) -> list[ProcessInfo]:
-        self._on_the_host(id, "top", "tell the processes of")
-        pids = await asyncio.to_thread(self._host.cgroups.pids, self._host.group(id))
-        return read_processes(pids)
+        state = self._host.state(id)
+        if not state.can_signal():
+            raise wrong_state(id, state, "look into")
+        try:
+            return await self._host.tool.processes(self._host, id)
+        except ToolFailed as error:
+            raise wrong_state(id, self._host.state(id), "look into") from error
 
     async def root(self, id: SandboxId) -> int:
-        pid = self._on_the_host(id, "copy", "show the files of")
+        pid = self._on_the_host(id)
         try:
             return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise wrong_state(id, SandboxState.STOPPED, "look into") from error
 
-    def _on_the_host(self, id: SandboxId, capability: str, what: str) -> int:
+    def _on_the_host(self, id: SandboxId) -> int:
         """The pid of its entrypoint, where this kernel runs it; NotImplemented where another does."""
-        tool, state = self._host.tool, self._host.state(id)
-        if capability not in tool.capabilities:
-            raise errors.NotImplemented(
-                f"the {tool.backend} backend cannot {what} a sandbox",
-                code="capability-missing",
-                hint="use a command of its own: `aos exec`",
-                backend=tool.backend,
-            )
+        state = self._host.state(id)
+        self._needs("copy")
         pid = self._host.pid(id)
         if pid is None or not state.can_signal():
             raise wrong_state(id, state, "look into")
@@ -207,6 +212,8 @@ class SupervisedRuntime:
 
     async def _look(self, id: SandboxId) -> Sandbox:
         state = self._host.state(id)
+        if state is SandboxState.RUNNING:
+            await self._host.tool.resumed(self._host, id)
         status = read_status(self._host.sandboxes / id)
         if state is SandboxState.STOPPED and status is None:
             status = await self._ends.wait(id)

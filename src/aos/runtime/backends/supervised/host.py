@@ -191,13 +191,21 @@ class Host:
         return f"{self.cgroup_parent}/{id}"
 
     async def call(
-        self, id: SandboxId, verb: str, *arguments: str, after: tuple[str, ...] = ()
+        self,
+        id: SandboxId,
+        verb: str,
+        *arguments: str,
+        after: tuple[str, ...] = (),
+        everything: bool = False,
     ) -> tuple[int, str]:
-        """Call the OCI runtime that made the sandbox: (exit code, what it said)."""
+        """Call the OCI runtime that made the sandbox: (exit code, what it said on standard error, or with `everything`
+        on standard output, too)."""
         record = Record.read(self.sandboxes / id)
         runtime, options = (record.runtime, record.options) if record else (self.tools()[0], ())
         argv = [runtime, "--root", str(self.states), *options, verb, *arguments, id, *after]
-        return await run_tool(argv, tool_environment(), seconds=self.config.tool_seconds)
+        return await run_tool(
+            argv, tool_environment(), seconds=self.config.tool_seconds, everything=everything
+        )
 
     async def kill_payload(self, id: SandboxId) -> None:
         group, pid, record = self.group(id), self.init(id), Record.read(self.sandboxes / id)

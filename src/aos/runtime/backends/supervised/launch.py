@@ -191,19 +191,18 @@ def reap_later(pid: int) -> None:
     loop.add_reader(pidfd, ended)
 
 
+_SAID = 4 << 20
+
+
 async def run_tool(
     argv: list[str], env: Mapping[str, str], *, seconds: float, everything: bool = False
 ) -> tuple[int, str]:
     """Run a short-lived tool; (exit code, what it said on standard error, and with `everything` on standard output,
-    at most 64 KiB). It is killed after `seconds`."""
-    reading, writing = os.pipe()
+    at most 4 MiB). It is killed after `seconds`."""
+    saying = os.memfd_create("said")  # unlike a pipe it is never full
     try:
-        os.set_blocking(reading, False)
-        pid = _spawn_tool(argv, env, writing, everything)
-        os.close(writing)
-        writing = -1
+        pid = _spawn_tool(argv, env, saying, everything)
         pidfd = os.pidfd_open(pid)
-        said = bytearray()
         try:
             try:
                 async with asyncio.timeout(seconds):
@@ -216,13 +215,10 @@ async def run_tool(
                 ) from error
         finally:
             status = await _finish(pid, pidfd)
-        while piece := _read_some(reading):
-            said += piece
+        said = os.pread(saying, _SAID, 0)
         return os.waitstatus_to_exitcode(status), said.decode(errors="replace").strip()
     finally:
-        os.close(reading)
-        if writing != -1:
-            os.close(writing)
+        os.close(saying)
 
 
 def _spawn_tool(argv: list[str], env: Mapping[str, str], stderr: int, everything: bool) -> int:
@@ -247,10 +243,3 @@ async def _finish(pid: int, pidfd: int) -> int:
         return status
     finally:
         os.close(pidfd)
-
-
-def _read_some(fd: int) -> bytes:
-    try:
-        return os.read(fd, 1 << 16)
-    except BlockingIOError:
-        return b""

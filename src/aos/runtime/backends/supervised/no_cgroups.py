@@ -69,8 +69,8 @@ class NoCgroups:
         if not processes:
             return Usage()
         return Usage(
-            cpu_seconds=sum(one.cpu_seconds for one in processes),
-            memory_bytes=sum(one.memory_bytes for one in processes),
+            cpu_seconds=sum(one.cpu_seconds or 0.0 for one in processes),
+            memory_bytes=sum(one.memory_bytes or 0 for one in processes),
             pids=len(processes),
         )
 

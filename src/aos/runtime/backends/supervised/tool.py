@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.supervised.record import Record
     from aos.runtime.protocol import Isolation
     from aos.runtime.spec import AgentSpec, Limits, ProcessSpec
-    from aos.runtime.state import ExitStatus
+    from aos.runtime.state import ExitStatus, ProcessInfo, Usage
 
 __all__ = ["Tool"]
 
@@ -73,6 +73,18 @@ class Tool(Protocol):
         ...
 
     async def signal(self, host: Host, id: SandboxId, signum: signal.Signals, *, everyone: bool) -> None: ...
+
+    async def resumed(self, host: Host, id: SandboxId) -> None:
+        """See to the signals of a pause that has ended; whoever resumed it may not have got to that."""
+        ...
+
+    async def processes(self, host: Host, id: SandboxId) -> list[ProcessInfo]:
+        """By their pids in the sandbox. Raises ToolFailed."""
+        ...
+
+    def usage(self, usage: Usage) -> Usage:
+        """What of its cgroup's accounts is true of the sandbox."""
+        ...
 
     def forget(self, host: Host, id: SandboxId) -> None:
         """Remove what it keeps of a sandbox whose processes have ended."""
