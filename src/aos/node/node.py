@@ -103,13 +103,13 @@ class Node:
             finally:
                 self._undurable -= agents
             failpoint("after-journal")
+            self._answer_waiters()
         for effect in decision.effects:
             task = self.start(self.processes.perform(effect), type(effect).__name__)
             if isinstance(effect, Discard | Erase):
                 self._cleaning.add(task)
                 task.add_done_callback(self._cleaning.discard)
         if decision.events:
-            self._answer_waiters()
             async with self.changed:
                 self.changed.notify_all()
 

@@ -172,7 +172,7 @@ class CgroupV2:
         return _pairs(self._root / group / "payload" / "cgroup.events").get("frozen") == 1
 
     def remove(self, group: str) -> bool:
-        return _remove(self._root / group)
+        return _remove(f"{self._root}/{group}")
 
     def remove_empty(self, parent: str) -> None:
         _remove_empty(self._root / parent)
@@ -267,7 +267,7 @@ class CgroupV1:
             return False
 
     def remove(self, group: str) -> bool:
-        return False not in [_remove(path / group) for path in self._all]
+        return False not in [_remove(f"{path}/{group}") for path in self._all]
 
     def remove_empty(self, parent: str) -> None:
         for path in self._all:
@@ -306,14 +306,17 @@ def kill_all(cgroups: Cgroups, group: str, spare: int = 0) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _remove(path: Path) -> bool:
+def _remove(path: str) -> bool:
     """Remove groups, inner ones first. A group is a directory that only `rmdir` empties."""
     try:
+        with suppress(OSError):
+            os.rmdir(path)  # noqa: PTH106 - most have none below: nothing is listed
+            return True
         with os.scandir(path) as entries:
             children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        if False in [_remove(Path(child)) for child in children]:
+        if False in [_remove(child) for child in children]:
             return False
-        path.rmdir()
+        os.rmdir(path)  # noqa: PTH106 - on the start path
     except FileNotFoundError:
         return True
     except OSError:

@@ -18,6 +18,7 @@ from aos import errors
 from aos.content.tree import LayerTree
 from aos.errors import NotFound
 from aos.ids import SandboxId
+from aos.runtime.backends.supervised.accepted import accepted
 from aos.runtime.backends.supervised.conmon import LOG, connect_stdio
 from aos.runtime.backends.supervised.ending import Ends
 from aos.runtime.backends.supervised.execs import Execs
@@ -144,10 +145,15 @@ class SupervisedRuntime:
     async def attach(self, id: SandboxId) -> Stdio:
         directory = self._host.directory(id)
         record = Record.read(directory)
-        state = self._host.state(id)
-        if record is None or state is SandboxState.STOPPED:
-            raise wrong_state(id, state, "attach")
-        return connect_stdio(directory, record.terminal)
+        if record is not None and read_status(directory) is None:
+            try:
+                stdio = connect_stdio(directory, record.terminal)
+                await accepted(stdio.socket)  # from now on it hears everything
+                return stdio
+            except NotFound:
+                if self._host.state(id) is not SandboxState.STOPPED:
+                    raise
+        raise wrong_state(id, self._host.state(id), "attach")
 
     async def logs(self, id: SandboxId) -> Path:
         directory = self._host.directory(id)

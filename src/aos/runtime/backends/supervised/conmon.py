@@ -76,8 +76,9 @@ class Conmon:
         enter: Callable[[], object] | None,
         inside: Callable[[Callable[[], int]], int] | None,
     ) -> Conmon:
-        """Start it; an exec (which has no log) waits for `release`. `runtime`: the OCI runtime, and what stands
-        before the verb in its command lines; `inside`: as for `launch.spawn`."""
+        """Start it; it calls the OCI runtime after `release`. An exec (which has no log) is then attachable, and runs
+        after a second `release`. `runtime`: the OCI runtime, and what stands before the verb in its command lines;
+        `inside`: as for `launch.spawn`."""
         (bundle / EXIT).mkdir(exist_ok=True)
         argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime[0], "-b", str(bundle)]
         argv += [
@@ -120,9 +121,7 @@ class Conmon:
                 os.close(fd)
         for fd in ours[1:]:
             os.set_blocking(fd, False)
-        started = cls(pid, *ours)
-        started.release()
-        return started
+        return cls(pid, *ours)
 
     async def created(self, seconds: float) -> int:
         """The host pid of the process, once the runtime has created it. ToolFailed otherwise; Unavailable
@@ -204,10 +203,8 @@ def open_control(bundle: Path) -> int:
 def connect_stdio(bundle: Path, terminal: bool) -> Stdio:
     """Both ends that a client needs; errors as for `connect`."""
     connection = connect(bundle)
-    if not terminal:
-        return Stdio(connection)
     try:
-        return Stdio(connection, open_control(bundle))
+        return Stdio(connection, open_control(bundle) if terminal else None)
     except BaseException:
         os.close(connection)
         raise

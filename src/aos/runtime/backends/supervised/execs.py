@@ -104,6 +104,7 @@ class Execs:
             remove_tree(bundle)
             raise
         try:
+            conmon.release()
             await conmon.attachable(self._host.config.create_seconds)
             stdio = connect_stdio(bundle, process.terminal) if attach else None
         except BaseException as error:
@@ -149,7 +150,8 @@ class Execs:
         finally:
             os.close(pidfd)
             reap_later(conmon.pid)
-            remove_tree(bundle)
+            # Whoever waits for the exit code does not wait for the disk.
+            asyncio.get_running_loop().run_in_executor(None, remove_tree, bundle)
 
     def forget(self, id: SandboxId) -> None:
         """End those of a sandbox that nobody will start any more."""

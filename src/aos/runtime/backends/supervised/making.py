@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from aos.runtime.backends.supervised.removal import Removal
     from aos.runtime.backends.supervised.user_ids import UserIds
     from aos.runtime.cdi import Edits
-    from aos.runtime.spec import AgentSpec, Mount
+    from aos.runtime.spec import AgentSpec, Limits, Mount
 
 __all__ = ["Making"]
 
@@ -84,6 +84,7 @@ class Making:
             ) from error
         group = self._host.group(id)
         conmon: Conmon | None = None
+        grouping: asyncio.Task[None] | None = None
         users: UserIds | None = None
         network: Connecting | None = None
         try:
@@ -94,13 +95,10 @@ class Making:
             mounts = self._prepare(
                 directory, spec, tree, layers, trees, seccomp, users, disk, network, devices
             )
-            try:
-                self._host.cgroups.create(group, tool.group_limits(spec.limits))
-            except OSError as error:
-                if error.errno in _REFUSED:
-                    raise refused_limits(error, id) from error
-                raise
             log = spec.log or directory / LOG
+            grouping = asyncio.create_task(self._group(id, tool.group_limits(spec.limits)))
+            if not tool.own_group:  # conmon is started inside
+                await grouping
             conmon = await Conmon.launch(
                 conmon=tools[1],
                 runtime=[tools[0], "--root", str(self._host.states), *options],
@@ -114,6 +112,12 @@ class Making:
                 enter=network.entering(mounts.mount_privately),
                 inside=None if tool.own_group else functools.partial(self._host.cgroups.spawn_inside, group),
             )
+            try:
+                await grouping
+            except BaseException:
+                conmon.kill()
+                raise
+            conmon.release()
             # What is mounted for the sandbox alone is seen through a process that sees it.
             seen_by = f"/proc/{conmon.pid}/root" if disk is not None else ""
             record = Record(
@@ -138,6 +142,8 @@ class Making:
             starved = isinstance(error, ToolFailed) and (
                 "OOM" in str(error) or self._host.cgroups.oom_kills(group) > 0
             )
+            if grouping is not None:
+                await asyncio.gather(grouping, return_exceptions=True)
             if network is not None:
                 await network.give_up()
             await self._removal.give_up(id, conmon)
@@ -155,6 +161,15 @@ class Making:
                 users.close()
         self._ends.watch(id, record)
         return Sandbox(id, SandboxState.CREATED, pid)
+
+    async def _group(self, id: SandboxId, limits: Limits) -> None:
+        """Make its control group: dozens of short system calls, in a thread, so that other work goes on beside."""
+        try:
+            await asyncio.to_thread(self._host.cgroups.create, self._host.group(id), limits)
+        except OSError as error:
+            if error.errno in _REFUSED:
+                raise refused_limits(error, id) from error
+            raise
 
     async def _lowers(self, layers: tuple[Layer, ...]) -> tuple[Path, ...]:
         """Unpacked layers. One that is there costs two look-ups, so that only a missing one needs a thread."""

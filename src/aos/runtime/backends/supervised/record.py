@@ -126,6 +126,7 @@ def _replace(path: Path, value: object) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """A tree that may be gone already."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """A tree that may be gone already, or of which somebody else removes a part at the same time."""
+    while path.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)

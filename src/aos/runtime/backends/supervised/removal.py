@@ -99,8 +99,7 @@ class Removal:
         """A group stays busy for a moment after its last process has ended."""
         group = self._host.group(id)
         for attempt in range(60):
-            if self._host.cgroups.remove(group):
-                self._host.cgroups.remove_empty(self._host.cgroup_parent)
+            if await asyncio.to_thread(self._remove_group_now, group):
                 return
             kill_all(self._host.cgroups, group)
             await asyncio.sleep(0.001 * 1.2**attempt if attempt < 30 else 0.2)
@@ -110,3 +109,9 @@ class Removal:
             hint="a process in uninterruptible sleep keeps it; delete it again later",
             sandbox=id,
         )
+
+    def _remove_group_now(self, group: str) -> bool:
+        removed = self._host.cgroups.remove(group)
+        if removed:
+            self._host.cgroups.remove_empty(self._host.cgroup_parent)
+        return removed
