@@ -132,6 +132,8 @@ class Execs:
             try:
                 await conmon.created(self._host.config.create_seconds)
             except ToolFailed as error:
+                if self._host.pid(id) is None:  # what the runtime says then is about what it no longer found
+                    return _lost()
                 record = Record.read(self._host.sandboxes / id)
                 tree = record.tree() if record else LayerTree([])
                 raise failure(str(error), process.args[0], tree) from error
@@ -141,7 +143,7 @@ class Execs:
             await self._ended(id, pidfd)
             written = read_exit_file(bundle)
             if written is None:
-                return ExitStatus("lost", finished_at=time.time(), detail="the sandbox ended under it")
+                return _lost()
             code, signum = decode_exit(written[0])
             return ExitStatus("exited" if signum is None else "signaled", code, signum, written[1])
         except asyncio.CancelledError:
@@ -176,6 +178,10 @@ class Execs:
             ended.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ended
+
+
+def _lost() -> ExitStatus:
+    return ExitStatus("lost", finished_at=time.time(), detail="the sandbox ended under it")
 
 
 def _kill(bundle: Path, conmon: int) -> None:
