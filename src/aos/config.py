@@ -60,6 +60,8 @@ class Config:
 
     build_cache: int = 20 << 30
     """Bytes of layers that builds keep for the next ones, the last used (`[build] cache = "20Gi"`); 0: no limit."""
+    pool: int = 32
+    """Sandboxes that may wait in all pools together (`[pool] sandboxes`); 0: no pools."""
     users: str = "host"
     """Whose user ids sandboxes have (`[isolation] userns`): host, auto or private (docs/isolation.md)."""
     ids: str = ""
@@ -105,6 +107,7 @@ _KEYS = {
     ("containerd", "handler"): "containerd_handler",
     ("kata", "config"): "kata_config",
     ("build", "cache"): "build_cache",
+    ("pool", "sandboxes"): "pool",
     ("isolation", "userns"): "users",
     ("isolation", "ids"): "ids",
     ("isolation", "capabilities"): "capabilities",
@@ -114,6 +117,7 @@ _KEYS = {
     ("allow_host_hooks",): "allow_host_hooks",
 }
 _BOOLEANS = frozenset({("allow_host_hooks",), ("isolation", "unconfined"), ("isolation", "host_users")})
+_COUNTS = frozenset({("pool", "sandboxes")})
 _LISTS = frozenset({("isolation", "capabilities"), ("mounts", "allow")})
 
 
@@ -194,6 +198,8 @@ def _expected(path: tuple[str, ...], value: object) -> tuple[bool, str]:
     """Whether the value is of the kind that the key takes; and the name of that kind."""
     if path in _BOOLEANS:
         return isinstance(value, bool), "true or false"
+    if path in _COUNTS:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a number, 0 or more"
     if path in _LISTS:
         return isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of strings"
     return isinstance(value, str), "a string"

@@ -19,7 +19,64 @@ if TYPE_CHECKING:
 
     from aos.cli._options import Arguments
 
-__all__ = ["VERB", "main"]
+__all__ = ["SANDBOX", "VERB", "main", "sandbox"]
+
+SANDBOX = (
+    Option("interactive", "i", help="Forward standard input"),
+    Option("tty", "t", help="Give it a terminal; Ctrl-P Ctrl-Q leaves it running"),
+    Option("env", "e", "KEY[=VALUE]", "Set a variable; without a value, pass ours on", repeat=True),
+    Option(
+        "volume",
+        "v",
+        "SOURCE:TARGET[:ro]",
+        "Show it a file or directory of this host (/… or ./…), or a volume of that name",
+        repeat=True,
+    ),
+    Option("entrypoint", "", "COMMAND", "Replace the entrypoint's command"),
+    Option("hostname", "", "NAME", "Its host name"),
+    Option("memory", "m", "SIZE", "Most memory, such as 512m or 2g"),
+    Option("cpus", "", "NUMBER", "Most CPUs, such as 0.5"),
+    Option("pids", "", "NUMBER", "Most processes and threads"),
+    Option(
+        "disk",
+        "",
+        "SIZE",
+        "Most that it writes to its own files, such as 1g (default: what the disk has)",
+    ),
+    Option("ulimit", "", "NAME=SOFT[:HARD]", "A limit of each process, such as nofile=1024", repeat=True),
+    Option("read-only", help="Let it write to mounts and --tmpfs alone"),
+    Option("tmpfs", "", "TARGET[:SIZE]", "Memory to write to, such as /tmp:64m", repeat=True),
+    Option("secret", "", "NAME=FILE", "A file /run/secrets/NAME, in memory; NAME=env:VARIABLE", repeat=True),
+    Option("cap-add", "", "NAME", "Add a capability, such as NET_RAW", repeat=True),
+    Option("cap-drop", "", "NAME", "Take a capability away, or ALL", repeat=True),
+    Option("device", "", "VENDOR/CLASS=NAME", "A device that the host describes (CDI)", repeat=True),
+    Option(
+        "security-opt",
+        "",
+        "KEY=VALUE",
+        "seccomp=default, agent, unconfined or a file; label=an AppArmor profile or SELinux context",
+        repeat=True,
+    ),
+    Option(
+        "userns",
+        "",
+        "MODE",
+        "Its user ids: private (a range of its own), host, or auto",
+        choices=("auto", "private", "host"),
+    ),
+    Option("network", "", "MODE", "none (loopback only), bridge, host, or agent:NAME (that of another)"),
+    Option("publish", "p", "[[IP:]HOST:]PORT", "Let a port of the host lead to it", repeat=True),
+    Option("publish-all", "P", help="Publish every port that the package names"),
+    Option(
+        "egress",
+        "",
+        "RULE",
+        "What it may reach: internet, none, or rules as 'allow NET tcp 443'",
+        repeat=True,
+    ),
+    Option("runtime", "", "NAME", "The runtime that isolates it, or auto; aos runtimes lists them"),
+)
+"""What makes one sandbox another; the other options are the agent's."""
 
 VERB = Verb(
     "Start an agent from a package; its exit code becomes that of this command. Arguments after the reference "
@@ -27,62 +84,9 @@ VERB = Verb(
     "REFERENCE ARGS...",
     options=(
         Option("detach", "d", help="Print the agent's id and leave it running"),
-        Option("interactive", "i", help="Forward standard input"),
-        Option("tty", "t", help="Give it a terminal; Ctrl-P Ctrl-Q leaves it running"),
         Option("rm", help="Remove it when it has finished"),
         Option("name", "", "NAME", "Give it a name (default: one is made up)"),
-        Option("env", "e", "KEY[=VALUE]", "Set a variable; without a value, pass ours on", repeat=True),
-        Option(
-            "volume",
-            "v",
-            "SOURCE:TARGET[:ro]",
-            "Show it a file or directory of this host (/… or ./…), or a volume of that name",
-            repeat=True,
-        ),
-        Option("entrypoint", "", "COMMAND", "Replace the entrypoint's command"),
-        Option("hostname", "", "NAME", "Its host name"),
-        Option("memory", "m", "SIZE", "Most memory, such as 512m or 2g"),
-        Option("cpus", "", "NUMBER", "Most CPUs, such as 0.5"),
-        Option("pids", "", "NUMBER", "Most processes and threads"),
-        Option(
-            "disk",
-            "",
-            "SIZE",
-            "Most that it writes to its own files, such as 1g (default: what the disk has)",
-        ),
-        Option("ulimit", "", "NAME=SOFT[:HARD]", "A limit of each process, such as nofile=1024", repeat=True),
-        Option("read-only", help="Let it write to mounts and --tmpfs alone"),
-        Option("tmpfs", "", "TARGET[:SIZE]", "Memory to write to, such as /tmp:64m", repeat=True),
-        Option(
-            "secret", "", "NAME=FILE", "A file /run/secrets/NAME, in memory; NAME=env:VARIABLE", repeat=True
-        ),
-        Option("cap-add", "", "NAME", "Add a capability, such as NET_RAW", repeat=True),
-        Option("cap-drop", "", "NAME", "Take a capability away, or ALL", repeat=True),
-        Option("device", "", "VENDOR/CLASS=NAME", "A device that the host describes (CDI)", repeat=True),
-        Option(
-            "security-opt",
-            "",
-            "KEY=VALUE",
-            "seccomp=default, agent, unconfined or a file; label=an AppArmor profile or SELinux context",
-            repeat=True,
-        ),
-        Option(
-            "userns",
-            "",
-            "MODE",
-            "Its user ids: private (a range of its own), host, or auto",
-            choices=("auto", "private", "host"),
-        ),
-        Option("network", "", "MODE", "none (loopback only), bridge, host, or agent:NAME (that of another)"),
-        Option("publish", "p", "[[IP:]HOST:]PORT", "Let a port of the host lead to it", repeat=True),
-        Option("publish-all", "P", help="Publish every port that the package names"),
-        Option(
-            "egress",
-            "",
-            "RULE",
-            "What it may reach: internet, none, or rules as 'allow NET tcp 443'",
-            repeat=True,
-        ),
+        *SANDBOX,
         Option(
             "restart",
             "",
@@ -91,7 +95,6 @@ VERB = Verb(
         ),
         Option("restart-limit", "", "N/TIME", "Give up after N restarts within TIME, such as 5/1m"),
         Option("replicas", "", "N", "Run that many processes of it, each supervised by itself", default="1"),
-        Option("runtime", "", "NAME", "The runtime that isolates it, or auto; aos runtimes lists them"),
         Option("dry-run", help="Print what would be run, as JSON, and start nothing"),
     ),
     stop_at_first_positional=True,
@@ -174,13 +177,31 @@ def _call(args: Arguments) -> dict[str, Any]:
     replicas = _values.count(args["replicas"], "--replicas")
     once = args["rm"] or (attached and (args["interactive"] or args["tty"]))
     call: dict[str, Any] = {
-        "reference": args["reference"],
-        "terminal": args["tty"],
-        "stdin": args["interactive"],
+        **sandbox(args),
         "attach": attached and not restarts and not args["dry-run"] and replicas == 1,
         "replicas": replicas,
         "remove": args["rm"],
         "dry_run": args["dry-run"],
+    }
+    for option in ("name", "restart"):
+        if args[option] is not None:
+            call[option] = args[option]
+    if args["restart-limit"] is not None:
+        call["restart_limit"] = _values.restart_limit(args["restart-limit"], "--restart-limit")
+    if once and args["restart"] is None:
+        call["restart"] = "never"  # whatever the package says: one process is what was asked for
+    size = dimensions() if args["tty"] else None
+    if size is not None:
+        call["rows"], call["columns"] = size
+    return call
+
+
+def sandbox(args: Arguments) -> dict[str, Any]:
+    """What of these says what the sandbox is like."""
+    call: dict[str, Any] = {
+        "reference": args["reference"],
+        "terminal": args["tty"],
+        "stdin": args["interactive"],
     }
     if args["args"]:
         call["args"] = args["args"]
@@ -203,20 +224,13 @@ def _call(args: Arguments) -> dict[str, Any]:
         from aos.cli import _confinement
 
         call |= _confinement.parameters(args)
-    for option in ("name", "hostname", "network", "restart", "runtime"):
+    for option in ("hostname", "network", "runtime"):
         if args[option] is not None:
             call[option] = args[option]
-    if args["restart-limit"] is not None:
-        call["restart_limit"] = _values.restart_limit(args["restart-limit"], "--restart-limit")
-    if once and args["restart"] is None:
-        call["restart"] = "never"  # whatever the package says: one process is what was asked for
     if args["egress"]:
         call["egress"] = args["egress"]
     if args["publish"]:
         call["publish"] = args["publish"]
     if args["publish-all"]:
         call["publish_all"] = True
-    size = dimensions() if args["tty"] else None
-    if size is not None:
-        call["rows"], call["columns"] = size
     return call

@@ -162,6 +162,18 @@ class StartExec(_Params, frozen=True):
     exec: str
 
 
+class SetPool(_Params, frozen=True):
+    run: RunAgent
+    """What its sandboxes are for; what it says of the agent does not matter."""
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    wait: bool = False
+
+
+class OfPool(_Params, frozen=True):
+    pool: str
+    """Its name, or a reference: all pools of it."""
+
+
 class OfVolume(_Params, frozen=True):
     volume: str
 
@@ -197,6 +209,9 @@ CALLS: dict[str, type[_Params]] = {
     "exec.start": StartExec,
     "network.list": Nothing,
     "events.watch": WatchEvents,
+    "pool.set": SetPool,
+    "pool.list": Nothing,
+    "pool.remove": OfPool,
     "volume.list": Nothing,
     "volume.inspect": OfVolume,
     "volume.remove": OfVolume,

@@ -86,6 +86,7 @@ def _go_on(node: Node, agent: Agent) -> None:
 
 
 def _is_ours(id: SandboxId) -> bool:
-    """Made for an agent; build steps have sandboxes on this backend, too, and are none of the node's."""
+    """Made for an agent, or for one to come (aos.node.pools); build steps have sandboxes on this backend, too, and are
+    none of the node's."""
     agent, _, pid = id.rpartition("-")
     return len(agent) == 12 and pid.isdecimal()

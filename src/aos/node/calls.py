@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aos.node.housekeeping import Housekeeping
     from aos.node.network import NodeNetwork
     from aos.node.node import Node
+    from aos.node.pools import Pools
     from aos.node.programs import PackagePrograms
     from aos.node.server import Caller
     from aos.node.volumes import Volumes
@@ -55,6 +56,7 @@ class Calls:
         housekeeping: Housekeeping,
         volumes: Volumes,
         network: NodeNetwork,
+        pools: Pools,
         config: Config,
         stop: Callable[[], None],
     ) -> None:
@@ -63,6 +65,7 @@ class Calls:
         self._housekeeping = housekeeping
         self._volumes = volumes
         self._network = network
+        self._pools = pools
         self._config = config
         self._stop = stop
         self._started_at = node.clock.now()
@@ -162,16 +165,18 @@ class Calls:
             spec = await self._programs.spec(program, call.hostname or call.name)
             return Answer({"spec": msgspec.to_builtins(spec, enc_hook=str)})
         size = (call.rows, call.columns) if call.rows and call.columns else None
-        agent, process, stdio = await self._node.run(
-            program,
-            name=call.name,
-            restart=restart,
-            remove=call.remove,
-            attach=call.attach,
-            size=size,
-            replicas=call.replicas,
-            limit=limit,
-        )
+        async with self._pools.taken(program, call.replicas) as pooled:
+            agent, process, stdio = await self._node.run(
+                program,
+                name=call.name,
+                restart=restart,
+                remove=call.remove,
+                attach=call.attach,
+                size=size,
+                replicas=call.replicas,
+                limit=limit,
+                pooled=pooled,
+            )
         result = {
             "agent": agent.id,
             "name": agent.name,
@@ -333,6 +338,18 @@ class Calls:
             )
         status = await self._node.runtime.start_exec(sandbox, call.exec)
         return {"exit": _exit_of(status)}
+
+    # Pools.
+
+    async def pool_set(self, call: syscalls.SetPool) -> dict[str, Any]:
+        self._node.runtime.check(call.run.runtime)
+        return await self._pools.keep(call.run, call.size, wait=call.wait)
+
+    async def pool_list(self, _: syscalls.Nothing) -> list[dict[str, Any]]:
+        return await self._pools.records()
+
+    async def pool_remove(self, call: syscalls.OfPool) -> dict[str, Any]:
+        return {"pools": await self._pools.remove(call.pool)}
 
     # Volumes.
 

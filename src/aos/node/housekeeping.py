@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from aos.content.store import ContentStore
     from aos.node.node import Node
+    from aos.node.pools import Pools
     from aos.registry.protocol import PackageRegistry
 
 __all__ = ["BuildCache", "Housekeeping"]
@@ -37,12 +38,19 @@ class BuildCache(Protocol):
 
 class Housekeeping:
     def __init__(
-        self, node: Node, content: ContentStore, registry: PackageRegistry, builds: BuildCache, root: Path
+        self,
+        node: Node,
+        content: ContentStore,
+        registry: PackageRegistry,
+        builds: BuildCache,
+        pools: Pools,
+        root: Path,
     ) -> None:
         self._node = node
         self._builds = builds
         self._content = content
         self._registry = registry
+        self._pools = pools
         self._root = root
 
     async def sizes(self) -> dict[str, dict[str, int]]:
@@ -52,7 +60,8 @@ class Housekeeping:
     def _sizes(self) -> dict[str, dict[str, int]]:
         blobs = list(self._content.blobs.list())
         packages = self._registry.list()
-        sandboxes = self._root / "sandboxes"
+        sandboxes = list((self._root / "sandboxes").glob("*/*"))
+        waiting = [one for one in sandboxes if one.name in self._pools.sandboxes()]
         journal = self._node.journal.info()
         cached, cache_bytes = self._builds.size()
         return {
@@ -63,10 +72,8 @@ class Housekeeping:
                 "bytes": self._content.snapshots.size(),
             },
             "build cache": {"count": cached, "bytes": cache_bytes},
-            "sandboxes": {
-                "count": sum(1 for _ in sandboxes.glob("*/*")),
-                "bytes": _tree_size(sandboxes),
-            },
+            "sandboxes": {"count": len(sandboxes), "bytes": sum(map(_tree_size, sandboxes))},
+            "of these in pools": {"count": len(waiting), "bytes": sum(map(_tree_size, waiting))},
             "journal": {"count": journal.events, "bytes": journal.bytes},
         }
 
@@ -88,6 +95,7 @@ class Housekeeping:
                     self._registry.remove(entry.reference)
                     packages.append(entry.reference)
             await asyncio.to_thread(self._builds.forget)
+        await self._pools.refresh()
         await self._builds.sweep()
         collected = await asyncio.to_thread(self._collect)
         return {
@@ -102,9 +110,13 @@ class Housekeeping:
         """The packages of agents."""
         return {Digest(agent.program.digest) for agent in list(self._node.machine.state.agents.values())}
 
+    def _mounted(self) -> set[Digest]:
+        """And those that sandboxes without an agent have mounted."""
+        return {*self._used(), *self._pools.digests()}
+
     def _collect(self) -> Any:
         def roots() -> Iterable[Digest]:
-            return [*self._used(), *(entry.digest for entry in self._registry.list())]
+            return [*self._mounted(), *(entry.digest for entry in self._registry.list())]
 
         return collect(self._content, roots, package_children(self._content.blobs))
 

@@ -22,6 +22,7 @@ from aos.node.calls import Calls
 from aos.node.housekeeping import BuildCache, Housekeeping
 from aos.node.network import NodeNetwork
 from aos.node.node import Node
+from aos.node.pools import Pools
 from aos.node.server import Server
 
 if TYPE_CHECKING:
@@ -186,20 +187,21 @@ async def serve(
         connected.serve(node)
         await adopt(node)
         node.start(volumes.sweep(), "sweep volumes")
-        housekeeping = Housekeeping(node, content, registry, builds, config.root)
-        with _listening(config) as listening:
-            calls = Calls(node, programs, housekeeping, volumes, connected, config, stop.set)
-            server = asyncio.create_task(Server(listening, calls).run(), name="server")
-            gc.collect()
-            gc.freeze()  # what the start made stays: the collector need not look at it again
-            log.info("serving %s", config.socket)
-            ready.serving()
-            ended = asyncio.create_task(stop.wait(), name="stop")
-            await asyncio.wait({server, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if server.done() and (error := server.exception()) is not None:
-                raise Internal(f"the server ended: {error}") from error
-            server.cancel()
-            await asyncio.gather(server, return_exceptions=True)
+        async with Pools(node, programs, config.root / "node" / "pools.json", config.pool) as pools:
+            housekeeping = Housekeeping(node, content, registry, builds, pools, config.root)
+            calls = Calls(node, programs, housekeeping, volumes, connected, pools, config, stop.set)
+            with _listening(config) as listening:
+                server = asyncio.create_task(Server(listening, calls).run(), name="server")
+                gc.collect()
+                gc.freeze()  # what the start made stays: the collector need not look at it again
+                log.info("serving %s", config.socket)
+                ready.serving()
+                ended = asyncio.create_task(stop.wait(), name="stop")
+                await asyncio.wait({server, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if server.done() and (error := server.exception()) is not None:
+                    raise Internal(f"the server ended: {error}") from error
+                server.cancel()
+                await asyncio.gather(server, return_exceptions=True)
     log.info("stopped; agents go on")
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aos.kernel.process.machine import Decision
     from aos.kernel.process.records import Agent, Process, Program
     from aos.kernel.process.restart import RestartLimit
-    from aos.node.processes import Programs
+    from aos.node.processes import Pooled, Programs
     from aos.runtime.facade import RuntimeFacade
     from aos.runtime.protocol import Stdio
 
@@ -71,7 +71,7 @@ class Node:
         """Notified after every commit."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._cleaning: set[asyncio.Task[None]] = set()
-        """Of those tasks: what an agent that is gone still waits for."""
+        """Of those tasks: the end of sandboxes that are nobody's any more."""
         self._undurable: Counter[str] = Counter()
         """Agents with events that are on the way to the disk, which nobody may be told of yet, and how many."""
         self._finished: dict[str, asyncio.Future[ExitRecord]] = {}
@@ -105,10 +105,8 @@ class Node:
             failpoint("after-journal")
             self._answer_waiters()
         for effect in decision.effects:
-            task = self.start(self.processes.perform(effect), type(effect).__name__)
-            if isinstance(effect, Discard | Erase):
-                self._cleaning.add(task)
-                task.add_done_callback(self._cleaning.discard)
+            start = self.clean if isinstance(effect, Discard | Erase) else self.start
+            start(self.processes.perform(effect), type(effect).__name__)
         if decision.events:
             async with self.changed:
                 self.changed.notify_all()
@@ -135,10 +133,12 @@ class Node:
         size: tuple[int, int] | None,
         replicas: int = 1,
         limit: RestartLimit | None = None,
+        pooled: Pooled | None = None,
     ) -> tuple[Agent, Process, Stdio | None]:
         """Create an agent and launch the first process of each replica; the streams of the first replica's are
-        connected before it runs. When one cannot be made there is no agent."""
-        id = self.ids.fresh()
+        connected before it runs. `pooled`: a sandbox for the first that waits already, the caller's to discard when this
+        fails. When one cannot be made there is no agent."""
+        id = self.ids.fresh() if pooled is None else pooled.agent
         decision = self.machine.run(
             id,
             name or made_up(id),
@@ -148,6 +148,7 @@ class Node:
             at=self.clock.now(),
             replicas=replicas,
             limit=limit,
+            sandbox="" if pooled is None else pooled.sandbox,
         )
         agent = self.machine.state.agents[id]
         processes = [self.machine.state.processes[pid] for pid in agent.pids]
@@ -157,7 +158,7 @@ class Node:
             try:
                 await self.commit(decision)
                 made = await asyncio.gather(
-                    self.processes.launch(first, agent, attach=attach, size=size),
+                    self.processes.launch(first, agent, attach=attach, size=size, pooled=pooled),
                     *(self.processes.launch(process, agent) for process in others),
                     return_exceptions=True,
                 )
@@ -272,6 +273,12 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
+
+    def clean(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """A task that the node's end waits for, for a while."""
+        task = self.start(work, name)
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from aos.errors import AosError, NotFound
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from aos.kernel.process.effects import Effect
     from aos.kernel.process.records import Agent, Process, Program
     from aos.node.node import Node
+    from aos.oci.digest import Digest
     from aos.runtime.protocol import Stdio
     from aos.runtime.spec import AgentSpec
 
-__all__ = ["Processes", "Programs"]
+__all__ = ["Pooled", "Processes", "Programs"]
 
 log = logging.getLogger("aosd")
 
@@ -52,6 +53,21 @@ class Programs(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """A sandbox that was made before there was an agent for it, and waits for its start."""
+
+    agent: str
+    """The id of the agent that will have it."""
+    sandbox: SandboxId
+    digest: Digest
+    """Of its package's manifest."""
+    hostname: str
+    """That it has so far."""
+    pid: int | None
+    """On the host."""
+
+
 class Processes:
     """Acts for a node, on what its machine says at that time; tells it what became of it."""
 
@@ -65,17 +81,23 @@ class Processes:
         """Set when the process runs, or has failed to."""
         self._draining: set[int] = set()
         """Processes whose `preStop` hooks have begun: they run once."""
+        self.quiet = asyncio.Event()
+        """Set while nothing is launched."""
+        self.quiet.set()
 
     @contextlib.contextmanager
     def launching(self, *pids: int) -> Iterator[None]:
         """While they are launched: who ends them meanwhile waits for that."""
         for pid in pids:
             self._launching[pid] = asyncio.Event()
+        self.quiet.clear()
         try:
             yield
         finally:
             for pid in pids:
                 self._launching.pop(pid).set()
+            if not self._launching:
+                self.quiet.set()
 
     async def perform(self, effect: Effect) -> None:
         match effect:
@@ -101,7 +123,13 @@ class Processes:
                 await self._erase(effect)
 
     async def launch(
-        self, process: Process, agent: Agent, *, attach: bool = False, size: tuple[int, int] | None = None
+        self,
+        process: Process,
+        agent: Agent,
+        *,
+        attach: bool = False,
+        size: tuple[int, int] | None = None,
+        pooled: Pooled | None = None,
     ) -> Stdio | None:
         spec = await self.spec(agent, process.replica)
         if spec.network.mode == "agent":  # by name so far
@@ -109,7 +137,10 @@ class Processes:
             spec = replace(spec, network=replace(spec.network, sandbox=other.sandbox))
         sandbox = SandboxId(process.sandbox)
         await self._hooks.run("pre_create", self._moment(agent, process))
-        made = await self._node.runtime.create(sandbox, spec)
+        if pooled is not None and await self._take_over(pooled, spec):
+            pid = pooled.pid
+        else:
+            pid = (await self._node.runtime.create(sandbox, spec)).pid
         stdio = None
         try:
             failpoint("after-create")
@@ -127,10 +158,22 @@ class Processes:
                 close_stdio(stdio)
             await asyncio.shield(self._node.runtime.delete(sandbox, force=True))
             raise
-        self.watch(process.pid, made.pid)
+        self.watch(process.pid, pid)
         if "post_start" in agent.program.hooks:
             self._node.start(self._after_start(process.pid, moment), f"postStart of {sandbox}")
         return stdio
+
+    async def _take_over(self, pooled: Pooled, spec: AgentSpec) -> bool:
+        """Give the sandbox what is its agent's own: False when it is not there any more, and another is to be made in its
+        place."""
+        try:
+            if spec.hostname != pooled.hostname:
+                await self._node.runtime.rename(pooled.sandbox, spec.hostname)
+        except AosError as error:
+            log.warning("sandbox %s of a pool cannot be used: %s", pooled.sandbox, error)
+            await self._node.runtime.delete(pooled.sandbox, force=True)
+            return False
+        return True
 
     async def _after_start(self, pid: int, moment: Moment) -> None:
         try:
@@ -307,13 +350,18 @@ class Processes:
         program, host = agent.program, agent.name
         if len(agent.replicas) > 1:
             host = f"{agent.name}-{replica + 1}"
-        spec = await self._programs.spec(program, host)
-        if any(hook.where == "sandbox" for event in _PREPARING for hook in program.hooks.get(event, ())):
-            spec = replace(spec, needs=spec.needs | {"prepare"})
+        spec = await self.spec_of(program, host)
         if len(agent.replicas) > 1:
             env = (*spec.process.env, ("AOS_REPLICA", str(replica + 1)))
             spec = replace(spec, process=replace(spec.process, env=env))
         return replace(spec, log=self.log_of(agent.id, replica))
+
+    async def spec_of(self, program: Program, hostname: str) -> AgentSpec:
+        """Of the sandbox of any process of a program, without what is its agent's own."""
+        spec = await self._programs.spec(program, hostname)
+        if any(hook.where == "sandbox" for event in _PREPARING for hook in program.hooks.get(event, ())):
+            spec = replace(spec, needs=spec.needs | {"prepare"})
+        return spec
 
     def _moment(self, agent: Agent, process: Process, spec: AgentSpec | None = None) -> Moment:
         return Moment(

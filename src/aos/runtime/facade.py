@@ -99,6 +99,9 @@ class RuntimeFacade:
     async def update(self, id: SandboxId, limits: Limits) -> None:
         await (await self._find(id)).update(id, limits)
 
+    async def rename(self, id: SandboxId, hostname: str) -> None:
+        await (await self._find(id)).rename(id, hostname)
+
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
         return await (await self._find(id)).exec(id, process, attach=attach)
 

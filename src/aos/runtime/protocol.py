@@ -46,7 +46,7 @@ class RuntimeInfo:
     version: str
     capabilities: frozenset[str]
     """Among: attach, exec, prepare (an exec before the entrypoint runs), files (a root file system, mounts, users), copy
-    (`root`), top (`processes`), logs, limits, pause, pause-signals (they wait for its end), update, update-pids (of a sandbox that runs), checkpoint, restore,
+    (`root`), rename, top (`processes`), logs, limits, pause, pause-signals (they wait for its end), update, update-pids (of a sandbox that runs), checkpoint, restore,
     terminal, stats, network-none, network-host."""
     detail: Mapping[str, str]
     """For people: paths and versions of the tools behind it, and its limits."""
@@ -101,6 +101,11 @@ class Runtime(Protocol):
     async def resume(self, id: SandboxId) -> None: ...
 
     async def update(self, id: SandboxId, limits: Limits) -> None: ...
+
+    async def rename(self, id: SandboxId, hostname: str) -> None:
+        """Give a sandbox another host name, between `create` and `start`: what was made before anybody knew whose it
+        would be is told from then on, also in its /etc/hosts. FailedPrecondition `sandbox-state` in any other state."""
+        ...
 
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
         """Prepare another process. It does not run before `start_exec`, so that nothing it says is missed."""

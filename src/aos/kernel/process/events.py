@@ -51,7 +51,7 @@ class AgentCreated(_Event, frozen=True, kw_only=True, tag="agent.created"):
 
 
 class ProcessSpawned(_Event, frozen=True, kw_only=True, tag="process.spawned"):
-    """It will be made; its sandbox has this id whatever happens."""
+    """It will be made, in a sandbox of this id whatever happens: one that is made now, or one that waits in a pool."""
 
     pid: int
     sandbox: str

@@ -81,9 +81,11 @@ class Machine:
         at: float,
         replicas: int = 1,
         limit: RestartLimit | None = None,
+        sandbox: str = "",
     ) -> Decision:
-        """Create an agent and the first process of each replica. AlreadyExists `name-in-use`, InvalidArgument
-        `name-invalid`, `restart-unknown`, `replicas-invalid`."""
+        """Create an agent and the first process of each replica; `sandbox` is one that is there already, and waits for
+        the first of these. AlreadyExists `name-in-use`, InvalidArgument `name-invalid`, `restart-unknown`,
+        `replicas-invalid`."""
         if not _NAME.fullmatch(name):
             raise InvalidArgument(
                 f"{name!r:.100} is not a name for an agent",
@@ -118,7 +120,7 @@ class Machine:
         )
         self._emit(decision, created)
         for replica in range(replicas):
-            self._spawn(decision, id, replica, at)
+            self._spawn(decision, id, replica, at, "" if replica else sandbox)
         return decision
 
     def stop(self, id: str, *, grace: float | None = None, at: float) -> Decision:
@@ -363,9 +365,10 @@ class Machine:
         processes = [self.state.processes[pid] for pid in self.state.agents[id].pids]
         return [process for process in processes if process.lives]
 
-    def _spawn(self, decision: Decision, id: str, replica: int, at: float) -> None:
+    def _spawn(self, decision: Decision, id: str, replica: int, at: float, sandbox: str = "") -> None:
         pid = self.state.last_pid + 1
-        spawned = ProcessSpawned(agent=id, at=at, pid=pid, sandbox=f"{id}-{pid}", replica=replica)
+        sandbox = sandbox or f"{id}-{pid}"
+        spawned = ProcessSpawned(agent=id, at=at, pid=pid, sandbox=sandbox, replica=replica)
         self._emit(decision, spawned)
         decision.effects.append(Launch(pid))
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aos.errors import FailedPrecondition
+from aos.runtime.state import SandboxState
 from aos.testing.runtime.cases import Cases, case, needs
 
 if TYPE_CHECKING:
@@ -66,3 +68,29 @@ class Environment(Cases):
         assert await self.output(kit, self.spec(kit, "sh", "pwd")) == "/\n"
         spec = self.spec(kit, "sh", "pwd; stat -c %a .", cwd="/some/where")
         assert await self.output(kit, spec) == "/some/where\n755\n"
+
+    @needs("rename")
+    @case
+    async def test_what_waits_for_its_start_can_be_renamed(self, kit: Kit) -> None:
+        runtime = kit.make()
+        async with self.created(runtime, self.spec(kit, "hostname")) as id:
+            await runtime.rename(id, "some-body.example")
+            assert await self.state(runtime, id) is SandboxState.CREATED
+            await runtime.start(id)
+            await runtime.wait(id)
+            assert (await runtime.logs(id)).read_text().endswith(" F some-body.example\n")
+            with pytest.raises(FailedPrecondition) as refused:
+                await runtime.rename(id, "too-late")
+            assert refused.value.code == "sandbox-state"
+
+    @needs("rename", "files")
+    @case
+    async def test_a_new_name_is_in_etc_hosts(self, kit: Kit) -> None:
+        runtime, spec = kit.make(), self.spec(kit, "sh", "cat /etc/hosts")
+        async with self.created(runtime, spec) as id:
+            before = (await self.run(kit.make(), spec)).out.decode()
+            await runtime.rename(id, "somebody")
+            await runtime.start(id)
+            await runtime.wait(id)
+            said = [line.split(" ", 3)[3] for line in (await runtime.logs(id)).read_text().splitlines()]
+            assert said == before.replace("agent", "somebody").splitlines()

@@ -40,7 +40,8 @@ class Identity(Cases):
         image, spec = tmp_path / "image", self.spec(kit, "sleep")
         async with self.created(runtime, spec) as id:
             early: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
-                "prepare": lambda: runtime.exec(id, self.process(kit, "exit", "0"), attach=False)
+                "prepare": lambda: runtime.exec(id, self.process(kit, "exit", "0"), attach=False),
+                "rename": lambda: runtime.rename(id, "other"),
             }
             late: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
                 "checkpoint": lambda: runtime.checkpoint(id, image),

@@ -153,6 +153,10 @@ class ContainerdRuntime:
                 sandbox=id,
             ) from error
 
+    async def rename(self, id: SandboxId, hostname: str) -> None:
+        hint = "name it when it is made: `--hostname`"
+        raise lacks(self._host.handler.backend, "give a sandbox another host name", hint)
+
     async def attach(self, id: SandboxId) -> Stdio:
         directory = self._host.directory(id)
         record = Record.read(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Never
 
 from aos import errors
@@ -30,8 +30,7 @@ __all__ = ["MemoryRuntime"]
 _CAPABILITIES = frozenset(
     {
         *("attach", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal", "top", "update"),
-        "pause-signals",
-        "update-pids",
+        *("pause-signals", "rename", "update-pids"),
     }
 )
 _ID_LIMIT = 2**32 - 1
@@ -217,6 +216,14 @@ class MemoryRuntime:
             raise _wrong_state(id, held.state, "update")
         check_limits(limits)
         held.limits = limits
+
+    async def rename(self, id: SandboxId, hostname: str) -> None:
+        self._fault("rename")
+        held = self._held(id)
+        if not held.state.can_start():
+            raise _wrong_state(id, held.state, "rename")
+        held.spec = replace(held.spec, hostname=hostname)
+        held.process.hostname = hostname
 
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
         self._fault("exec")

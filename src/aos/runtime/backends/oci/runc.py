@@ -37,7 +37,7 @@ class Runc:
     capabilities = frozenset(
         {
             *("attach", "copy", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal", "top"),
-            *("files", "network-host", "network-none", "pause-signals", "update", "update-pids"),
+            *("files", "network-host", "network-none", "pause-signals", "rename", "update", "update-pids"),
         }
     )
     isolation: Isolation = "namespaces"

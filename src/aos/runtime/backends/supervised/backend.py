@@ -29,6 +29,7 @@ from aos.runtime.backends.supervised.making import Making
 from aos.runtime.backends.supervised.no_cgroups import not_delegated
 from aos.runtime.backends.supervised.record import Record, read_status, remove_tree
 from aos.runtime.backends.supervised.removal import Removal
+from aos.runtime.backends.supervised.renaming import rename
 from aos.runtime.backends.supervised.versions import installed_version
 from aos.runtime.checks import check_limits
 from aos.runtime.protocol import RuntimeInfo
@@ -58,6 +59,7 @@ _LACKED = {
         "show the files of a sandbox",
         "mount a directory (`-v`), or use a command of its own: `aos exec -i NAME tar -c PATH`",
     ),
+    "rename": ("give a sandbox another host name", "name it when it is made: `--hostname`"),
     "update-pids": (
         "change the limit of processes while they run",
         "start the agent again with the new limit, or with `--runtime oci`",
@@ -141,6 +143,10 @@ class SupervisedRuntime:
             self._host.cgroups.limit(self._host.group(id), self._host.tool.group_limits(limits))
         except OSError as error:
             raise refused_limits(error, id) from error
+
+    async def rename(self, id: SandboxId, hostname: str) -> None:
+        self._needs("rename")
+        await rename(self._host, id, hostname)
 
     async def attach(self, id: SandboxId) -> Stdio:
         directory = self._host.directory(id)
