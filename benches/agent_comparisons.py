@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from benches.measure import Command, interleave
@@ -10,7 +11,7 @@ from benches.outcome import Outcome
 if TYPE_CHECKING:
     from benches.outcome import Contenders
 
-__all__ = ["commands", "exec_true", "first_use", "in_containerd", "run_true"]
+__all__ = ["commands", "exec_true", "first_use", "in_containerd", "run_from_pool", "run_true"]
 
 
 def run_true(contenders: Contenders, rounds: int) -> Outcome:
@@ -29,6 +30,31 @@ def run_true(contenders: Contenders, rounds: int) -> Outcome:
     outcome = Outcome(series=series)
     for theirs, asked in zip(series[1:], (0.35, 0.5, 1.7), strict=True):
         outcome.at_most_ratio("aos run true", series[0], theirs, asked)
+    return outcome
+
+
+def run_from_pool(contenders: Contenders, rounds: int) -> Outcome:
+    """`aos run` of true out of a pool that is full, beside the same without one, and podman."""
+    ours = contenders.ours
+    true = ("--entrypoint", "/bin/true", "busybox:1")
+    pooled = ("-e", "POOLED=1", *true)
+
+    def fill() -> None:
+        ours.call("pool", "set", "--size", "4", "--wait", *pooled)
+        time.sleep(0.1)  # the end of the last run, and of what it was replaced by, is not this one's
+
+    series = interleave(
+        [
+            Command("aos run, pool", ours.argv("run", "--rm", *pooled), ours.environ, before=fill),
+            Command("aos run", ours.argv("run", "--rm", *true), ours.environ),
+            Command("aos --help", ours.argv("--help"), ours.environ),
+            Command("podman run", contenders.podman.run("/bin/true")),
+        ],
+        rounds,
+    )
+    ours.call("pool", "rm", "busybox:1")
+    outcome = Outcome(series=series)
+    outcome.at_most_ratio("aos run true out of a pool", series[0], series[3], 0.15)
     return outcome
 
 

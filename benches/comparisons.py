@@ -19,6 +19,7 @@ __all__ = ["COMPARISONS"]
 
 COMPARISONS: dict[str, Callable[[Contenders, int], Outcome]] = {
     "run": agents.run_true,
+    "run-warm": agents.run_from_pool,
     "run-at-once": crowds.eight_at_once,
     "run-crun": runtimes.run_with_crun,
     "run-gvisor": runtimes.run_in_gvisor,
