@@ -53,5 +53,8 @@ def _set(pid: int, hostname: str) -> str:
 
 def _replace(hosts: Path, before: str, after: str) -> None:
     """In place, for the file itself is mounted in the sandbox. The name is the last word of its line."""
-    text = hosts.read_text()
-    hosts.write_text(re.sub(rf"(?m)(?<=[ \t]){re.escape(before)}$", lambda _: after, text))
+    with hosts.open("r+", encoding="utf-8") as file:
+        text = re.sub(rf"(?m)(?<=[ \t]){re.escape(before)}$", lambda _: after, file.read())
+        file.seek(0)
+        file.write(text)
+        file.truncate()  # not to nothing before: ext4 writes a file at once that was emptied and filled again
