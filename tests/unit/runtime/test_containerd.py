@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +121,48 @@ def test_an_old_version_is_refused_and_named(tmp_path: Path) -> None:
 def test_other_versions_are_taken(tmp_path: Path, version: str) -> None:
     with a_containerd_of_version(version, tmp_path / "s"):
         assert asyncio.run(Connection(config(tmp_path / "s")).version()) == version
+
+
+def test_one_that_is_slow_to_answer_is_waited_for(tmp_path: Path) -> None:
+    """As on a host with more work than it can do: it accepts at once, and says its first word half a second later."""
+
+    def pass_on(connection: socket.socket) -> None:
+        with connection, socket.socket(socket.AF_UNIX) as real:
+            time.sleep(0.5)
+            real.connect(str(tmp_path / "real"))
+            there = {connection: real, real: connection}
+            while True:
+                for one in select.select([*there], [], [])[0]:
+                    try:
+                        data = one.recv(65536)
+                        there[one].sendall(data)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = slow.accept()
+            except OSError:
+                return
+            passing.append(threading.Thread(target=pass_on, args=[connection]))
+            passing[-1].start()
+
+    passing: list[threading.Thread] = []
+    with a_containerd_of_version("2.4.2", tmp_path / "real"), socket.socket(socket.AF_UNIX) as slow:
+        slow.bind(str(tmp_path / "s"))
+        slow.listen()
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            assert asyncio.run(Connection(config(tmp_path / "s")).version()) == "2.4.2"
+        finally:
+            slow.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+    for thread in passing:
+        thread.join()
 
 
 def test_without_the_extra_it_is_said_how_to_install_it(

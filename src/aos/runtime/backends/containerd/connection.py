@@ -36,6 +36,9 @@ __all__ = ["CALL_SECONDS", "Connection", "Service"]
 CALL_SECONDS = 60.0
 """How long a call may take before containerd, or a shim, counts as hung."""
 
+_CONNECT_MILLISECONDS = 10_000
+"""How long the other side may take to say its first word. gRPC calls that the least time between attempts, which it is not:
+one that fails is tried again after the backoff (grpc, doc/connection-backoff.md: MIN_CONNECT_TIMEOUT)."""
 _OLDEST = (1, 6)
 _MESSAGE_LIMIT = 16 << 20  # containerd's own default
 
@@ -106,7 +109,7 @@ class Connection:
                 ("grpc.default_authority", "localhost"),  # the path, its default, is no host name for Go
                 ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
                 ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
+                ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.use_local_subchannel_pool", 1),
             ],
