@@ -164,11 +164,17 @@ class Execs:
         try:
             await self._host.tasks("Start", tasks_pb2.StartRequest(container_id=id, exec_id=exec_id))
         except AosError as error:
-            if ended.done() or isinstance(error, NotFound):
+            if isinstance(error, NotFound) or await self._gone(id):  # what is said then is about what was missing
                 return _lost()
             raise failure(error.message, waiting.process.args[0], self._host.tree(id)) from error
         waiting.begin()
         return await self._ended(id, exec_id, ended)
+
+    async def _gone(self, id: SandboxId) -> bool:
+        try:
+            return await self._host.state(id) is SandboxState.STOPPED
+        except NotFound:
+            return True
 
     async def _forget(self, id: SandboxId, exec_id: str, *, kill: bool) -> None:
         """`kill`: whoever wanted it has gone, or it did not start."""
