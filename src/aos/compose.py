@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from aos.agentfile.lock import Lock
     from aos.agentfile.resolve import Resolved
     from aos.build import BuildRequest, BuildServices
-    from aos.build.cache_store import CacheStore
-    from aos.build.explain import Explanation
-    from aos.build.locked import LockUse
+    from aos.build.cache.prune import Item as CacheItem
+    from aos.build.cache.store import CacheStore
+    from aos.build.explain.why import Explanation
+    from aos.build.lock.locked import LockUse
     from aos.build.plugins import Plugins
-    from aos.build.progress import How
-    from aos.build.prune import Item as CacheItem
+    from aos.build.progress.events import How
     from aos.config import Config
     from aos.content.compression import Compression
     from aos.content.store import ContentStore
@@ -218,7 +218,7 @@ def build(
         for warning in warnings:
             shown.emit(Warned(warning))
         if twice:
-            from aos.build.reproduce import build_twice
+            from aos.build.reproduce.again import build_twice
 
             def elsewhere(root: Path, environ: Mapping[str, str]) -> BuildServices:
                 return build_services(config, environ, root)
@@ -232,15 +232,15 @@ def build_plan(
 ) -> str:
     """What a build would do, and what is known of it; nothing is executed."""
     from aos.build import outline
-    from aos.build.print_plan import print_plan
+    from aos.build.plan.shown import print_plan
 
     return print_plan(outline(request, build_services(config, environ)), form)
 
 
 def build_explanation(config: Config, id: str) -> Explanation:
     """Why the steps of a build were executed, or were not. `id`: of the build, its beginning, or `LAST`."""
-    from aos.build.explain import explain
-    from aos.build.records import Records
+    from aos.build.explain.records import Records
+    from aos.build.explain.why import explain
 
     records = Records(config.root / "build/records")
     build, earlier = records.find(id)
@@ -249,14 +249,14 @@ def build_explanation(config: Config, id: str) -> Explanation:
 
 def cache_items(config: Config) -> list[CacheItem]:
     """What builds keep: results and mounts, the last used first."""
-    from aos.build.prune import cache_items
+    from aos.build.cache.prune import cache_items
 
     return cache_items(config.root / "build", content_store(config))
 
 
 def prune_cache(config: Config, policy: Mapping[str, Any]) -> list[CacheItem]:
-    """Remove of it what `aos.build.prune.Policy` dooms; `policy` has its fields."""
-    from aos.build.prune import Policy, prune_cache
+    """Remove of it what `aos.build.cache.prune.Policy` dooms; `policy` has its fields."""
+    from aos.build.cache.prune import Policy, prune_cache
     from aos.clock import SystemClock
 
     return prune_cache(config.root / "build", content_store(config), Policy(**policy), SystemClock().now())
@@ -277,7 +277,7 @@ def _existing_caches(
 
 
 def _cache(environ: Mapping[str, str], directory: Path, *, create: bool) -> CacheStore:
-    from aos.build.cache_directory import CacheDirectory
+    from aos.build.cache.directory import CacheDirectory
 
     return CacheDirectory(directory, environ, create=create)
 
@@ -285,7 +285,7 @@ def _cache(environ: Mapping[str, str], directory: Path, *, create: bool) -> Cach
 def _honoured(lock: Lock | None) -> LockUse | None:
     if lock is None:
         return None
-    from aos.build.locked import Honour
+    from aos.build.lock.locked import Honour
 
     return Honour(lock)
 
@@ -319,7 +319,7 @@ def lock(
     """Write the lock of an Agentfile: where it is, and what has changed in it. `upgrade`: names; None: everything."""
     from aos.agentfile.lock import save_lock
     from aos.build import open_progress
-    from aos.build.locking import Upgrade, changes, lock_blocking
+    from aos.build.lock.locking import Upgrade, changes, lock_blocking
 
     request = build_request(
         config,
@@ -349,7 +349,7 @@ def check_lock(
     build_args: Sequence[str] = (),
 ) -> tuple[Path, list[str]]:
     """Where the lock is, and how it differs from the Agentfile; nothing is built."""
-    from aos.build.locking import check_blocking
+    from aos.build.lock.locking import check_blocking
 
     request = build_request(
         config, environ, context=context, file=file, build_args=build_args, use_lock=False
@@ -366,8 +366,8 @@ def _lent(environ: Mapping[str, str], secrets: Sequence[str], ssh: Sequence[str]
         return {}
     import resource
 
-    from aos.build.secrets import parse_secret
-    from aos.build.ssh_agents import parse_ssh
+    from aos.build.steps.secrets import parse_secret
+    from aos.build.steps.ssh_agents import parse_ssh
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # secrets are in this process's memory
     return {
@@ -554,18 +554,18 @@ class _BuildCache:
         self._runtime = runtime
 
     def size(self) -> tuple[int, int]:
-        from aos.build.prune import cache_use
+        from aos.build.cache.prune import cache_use
 
         use = cache_use(self._directory)
         return use.entries, use.bytes
 
     def forget(self) -> None:
-        from aos.build.prune import forget
+        from aos.build.cache.prune import forget
 
         forget(self._directory, self._content)
 
     async def sweep(self) -> None:
-        from aos.build.sweep import sweep
+        from aos.build.workspace.sweep import sweep
 
         await sweep(self._directory, self._runtime)
 

@@ -22,7 +22,7 @@ from aos import compose
 from aos.agentfile.definition import Definition, Entrypoint, Metadata, Plugin, Stage
 from aos.build import BuildRequest, BuildServices, build
 from aos.build.plugins import BuildPlugin, Plugins, PluginTask
-from aos.build.progress import Cached, Event, Finished, Output
+from aos.build.progress.events import Cached, Event, Finished, Output
 from aos.clock import SystemClock
 from aos.content.store import ContentStore
 from aos.errors import Aborted, AosError, InvalidArgument, NotFound

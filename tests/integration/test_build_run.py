@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.cache_mounts import cache_mounts, remove_cache_mount, size_on_disk
+from aos.build.cache.mounts import cache_mounts, remove_cache_mount, size_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from aos.build.layer import write_layer
-from aos.build.upper import settle
+from aos.build.layers.commit import write_layer
+from aos.build.layers.upper import settle
 from aos.content.protocol import IdMap
 from aos.content.snapshots import SnapshotStore
 from aos.content.store import ContentStore

@@ -6,9 +6,9 @@ events; `aos.build.plugins` for those who write plugins.
 
 from __future__ import annotations
 
+from aos.build.context.inputs import find_agentfile
 from aos.build.epoch import source_date_epoch
-from aos.build.inputs import find_agentfile
-from aos.build.progress import Progress, Warned, open_progress
+from aos.build.progress.events import Progress, Warned, open_progress
 from aos.build.request import BuildRequest, BuildServices
 from aos.build.session import build, build_blocking, outline
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aos.build.plan import State
+from aos.build.plan.graph import State
 from aos.errors import AosError, InvalidArgument, NotFound
 from aos.oci.digest import Digest
 from aos.package import BuiltLayer, layer_facts, load_package, read_layout
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from aos.build.plan import Vertex
+    from aos.build.plan.graph import Vertex
     from aos.content.protocol import Blobs
     from aos.package import Package
     from aos.registry.protocol import PackageRegistry

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.agentfile.definition import Definition
-    from aos.build.cache_store import CacheStore
-    from aos.build.locked import LockUse
-    from aos.build.secrets import SecretSource
-    from aos.build.ssh_agents import SshAgent
+    from aos.build.cache.store import CacheStore
+    from aos.build.lock.locked import LockUse
+    from aos.build.steps.secrets import SecretSource
+    from aos.build.steps.ssh_agents import SshAgent
     from aos.clock import Clock
     from aos.content.compression import Compression
     from aos.content.store import ContentStore

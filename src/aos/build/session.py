@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from aos import errors
 from aos.build.bases import base_state, find_base
-from aos.build.cache import Cache
-from aos.build.context import Context, open_context
+from aos.build.cache.kept import Kept
+from aos.build.cache.local import Cache
+from aos.build.cache.lookup import Lookup
+from aos.build.context.files import Context, open_context
+from aos.build.context.inputs import Inputs, gather_inputs
+from aos.build.explain.records import Records
 from aos.build.image import image_config
-from aos.build.inputs import Inputs, gather_inputs
-from aos.build.interrupt import run_interruptibly, stopped_by_signals
-from aos.build.kept import Kept
-from aos.build.locked import NO_LOCK, wanted
-from aos.build.lookup import Lookup
-from aos.build.outcome import record_of
-from aos.build.plan import Plan, State, known_stage, make_plan, needed_stages
-from aos.build.progress import Note, Planned, Progress, Quiet, Warned, human_size
-from aos.build.records import Records
-from aos.build.results import Results
+from aos.build.lock.locked import NO_LOCK, wanted
+from aos.build.plan.graph import Plan, State, known_stage, make_plan, needed_stages
+from aos.build.progress.events import Note, Planned, Progress, Quiet, Warned, human_size
+from aos.build.solve.interrupt import run_interruptibly, stopped_by_signals
+from aos.build.solve.outcome import record_of
+from aos.build.solve.results import Results
 from aos.errors import DataLoss, ResourceExhausted
 from aos.package import Package, assemble, write_layout
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal
 
-    from aos.build.print_plan import Outline
+    from aos.build.plan.shown import Outline
     from aos.build.request import BuildRequest, BuildServices
     from aos.content.leases import Lease
 
@@ -71,7 +71,7 @@ def build_blocking(request: BuildRequest, services: BuildServices, progress: Pro
 
 def outline(request: BuildRequest, services: BuildServices) -> Outline:
     """The plan of a build, with the keys that are known and what is cached; nothing is executed or kept."""
-    from aos.build.print_plan import outline_of
+    from aos.build.plan.shown import outline_of
 
     with open_session(request, services, Quiet()) as session:
         metadata = request.definition.metadata
@@ -151,14 +151,14 @@ class Session:
 
     async def execute(self) -> None:
         """Execute what is not known yet."""
-        from aos.build.execute import Executor
-        from aos.build.flight import Flights
-        from aos.build.secrets import Secrets
-        from aos.build.solve import solve
+        from aos.build.solve.execute import Executor
+        from aos.build.solve.flight import Flights
+        from aos.build.solve.solve import solve
+        from aos.build.solve.threads import in_thread
+        from aos.build.steps.secrets import Secrets
         from aos.build.steps.task import Surroundings
-        from aos.build.sweep import sweep
-        from aos.build.threads import in_thread
-        from aos.build.workspace import open_workspace, plain_umask
+        from aos.build.workspace.sweep import sweep
+        from aos.build.workspace.workspace import open_workspace, plain_umask
 
         services, definition, results = self._services, self._request.definition, self.results
         flights = Flights(services.directory / "locks")
@@ -195,7 +195,7 @@ class Session:
 
     def _bound_cache(self) -> None:
         """Only a build that made something new has to give way to it."""
-        from aos.build.prune import Policy, prune_cache
+        from aos.build.cache.prune import Policy, prune_cache
 
         services = self._services
         if services.cache_size:

@@ -10,7 +10,7 @@ from aos.cli._output import ago, clean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aos.build.explain import Cause, Explanation, VertexExplanation
+    from aos.build.explain.why import Cause, Explanation, VertexExplanation
 
 __all__ = ["explanation_facts", "explanation_lines"]
 

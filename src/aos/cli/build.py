@@ -12,7 +12,7 @@ from aos.cli._options import BUILD_ARG, LENT, Option, Verb
 from aos.cli._values import count
 
 if TYPE_CHECKING:
-    from aos.build.progress import How
+    from aos.build.progress.events import How
     from aos.cli._options import Arguments
     from aos.config import Config
 

@@ -12,7 +12,7 @@ from aos.cli._output import ago, print_json, size, table, wants_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aos.build.prune import Item
+    from aos.build.cache.prune import Item
     from aos.cli._options import Arguments
 
 __all__ = ["VERBS"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aos.cli._options import BUILD_ARG, LENT, Option, Verb
 
 if TYPE_CHECKING:
-    from aos.build.progress import How
+    from aos.build.progress.events import How
     from aos.cli._options import Arguments
 
 __all__ = ["VERB", "main"]

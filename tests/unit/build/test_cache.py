@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.cache import PIN_OWNER, Cache, CacheEntry
-from aos.build.cache_mounts import cache_mounts, remove_cache_mount, take
-from aos.build.prune import CacheUse, cache_use, forget
-from aos.build.replace import replace_file
+from aos.build.cache.local import PIN_OWNER, Cache, CacheEntry
+from aos.build.cache.mounts import cache_mounts, remove_cache_mount, take
+from aos.build.cache.prune import CacheUse, cache_use, forget
+from aos.build.workspace.replace import replace_file
 from aos.content.store import ContentStore
 from aos.oci.layer import Layer
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.cache_directory import CacheDirectory
+from aos.build.cache.directory import CacheDirectory
 from aos.errors import (
     AosError,
     DataLoss,

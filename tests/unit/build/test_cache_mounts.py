@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.cache_mounts import cache_mounts, remove_cache_mount, size_on_disk, take
-from aos.build.locks import lock_file, try_lock
+from aos.build.cache.mounts import cache_mounts, remove_cache_mount, size_on_disk, take
+from aos.build.workspace.locks import lock_file, try_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aos.build.cache_mounts import Sharing
+    from aos.build.cache.mounts import Sharing
 
 
 def test_ids_are_names_whatever_they_hold(tmp_path: Path) -> None:

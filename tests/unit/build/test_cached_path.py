@@ -15,7 +15,7 @@ EXECUTING = {
     "subprocess",
     "tomllib",
     "zstandard",
-    "aos.build.execute",
+    "aos.build.solve.execute",
 }
 
 

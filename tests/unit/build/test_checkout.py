@@ -6,8 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from aos.build import checkout
-from aos.build.checkout import another_checkout
+from aos.build.context import checkout
+from aos.build.context.checkout import another_checkout
 
 if TYPE_CHECKING:
     from pathlib import Path

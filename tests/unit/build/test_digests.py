@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aos.build.context import ContextTree
-from aos.build.digests import FileDigests, Identity, identity_of
+from aos.build.context.digests import FileDigests, Identity, identity_of
+from aos.build.context.files import ContextTree
 from aos.errors import Conflict, PermissionDenied
 
 LATER = 10**10
@@ -117,7 +117,7 @@ def test_nothing_grows_without_bound(
     for number in range(70):
         _build(context, tmp_path / f"d/{number}", began)
     assert len(list((tmp_path / "d").iterdir())) == 64
-    monkeypatch.setattr("aos.build.digests._MOST_FILES", 3)
+    monkeypatch.setattr("aos.build.context.digests._MOST_FILES", 3)
     _build(context, tmp_path / "small", began)
     assert len(_build(context, tmp_path / "small", began)) == 2
 

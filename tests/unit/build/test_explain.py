@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.explain import Cause, VertexExplanation, explain
-from aos.build.keys import Component, key_of
-from aos.build.records import BuildRecord, VertexRecord
+from aos.build.explain.records import BuildRecord, VertexRecord
+from aos.build.explain.why import Cause, VertexExplanation, explain
+from aos.build.plan.keys import Component, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aos.build.records import Status
+    from aos.build.explain.records import Status
 
 BASE = VertexRecord(
     "from b:1", "", 0, "from b:1", "base", "base", "k", (Component("base", "sha256:1"),), "r0", 0, None, ()

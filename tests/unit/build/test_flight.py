@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.flight import Flights
+from aos.build.solve.flight import Flights
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as ProcessEvent

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aos.build.glob import parse_glob
-from aos.build.ignore import IgnoreRules, parse_ignore
+from aos.build.context.glob import parse_glob
+from aos.build.context.ignore import IgnoreRules, parse_ignore
 from aos.errors import InvalidArgument
 
 

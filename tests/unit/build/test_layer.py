@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aos.build.layer import write_layer
+from aos.build.layers.commit import write_layer
 from aos.content.protocol import IdMap
 from aos.content.store import ContentStore
 from fix_installation import requires

@@ -6,8 +6,8 @@ import pytest
 
 from aos.agentfile.definition import Definition, Install, Metadata, Run, Stage
 from aos.agentfile.lock import Lock, LockedStep
-from aos.build.locked import Honour, StepLock, Wanted, drifted, match
-from aos.build.locking import Upgrade, changes
+from aos.build.lock.locked import Honour, StepLock, Wanted, drifted, match
+from aos.build.lock.locking import Upgrade, changes
 from aos.errors import FailedPrecondition
 
 A, B = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.context import ContextTree
-from aos.build.select import select
+from aos.build.context.files import ContextTree
+from aos.build.context.select import select
 from aos.build.steps.place import Placed, place
 from aos.content.tree import LayerTree
 from aos.errors import InvalidArgument

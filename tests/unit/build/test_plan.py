@@ -19,8 +19,8 @@ from aos.agentfile.definition import (
     Stage,
     Step,
 )
-from aos.build.keys import cache_key
-from aos.build.plan import EMPTY, Plan, State, make_plan, step_text
+from aos.build.plan.graph import EMPTY, Plan, State, make_plan, step_text
+from aos.build.plan.keys import cache_key
 from aos.errors import InvalidArgument
 from aos.oci.digest import digest_of
 from aos.oci.layer import Layer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from aos.agentfile.definition import Copy, Definition, Metadata, Run, Stage
-from aos.build.plan import make_plan
-from aos.build.print_plan import Known, Outline, print_plan
+from aos.build.plan.graph import make_plan
+from aos.build.plan.shown import Known, Outline, print_plan
 
 STAGES = (
     Stage("base", "some/image:1", steps=(Run(("/bin/sh", "-c", 'echo "quoted" \\ back')),)),

@@ -18,12 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aos.agentfile.definition import Copy, Run
-from aos.build.json_lines import JsonProgress
-from aos.build.live import LiveProgress
-from aos.build.plain import PlainProgress
-from aos.build.plan import Vertex
-from aos.build.printable import cut, printable, width
-from aos.build.progress import (
+from aos.build.plan.graph import Vertex
+from aos.build.progress.events import (
     Cached,
     Event,
     Failed,
@@ -37,7 +33,11 @@ from aos.build.progress import (
     Warned,
     human_size,
 )
-from aos.build.tally import Tally, seconds_text
+from aos.build.progress.json_lines import JsonProgress
+from aos.build.progress.live import LiveProgress
+from aos.build.progress.plain import PlainProgress
+from aos.build.progress.printable import cut, printable, width
+from aos.build.progress.tally import Tally, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

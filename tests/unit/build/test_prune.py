@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aos.build.prune import Item, Policy
+from aos.build.cache.prune import Item, Policy
 
 NOW = 1000.0
 

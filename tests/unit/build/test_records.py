@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build import records as records_module
-from aos.build.keys import Component
-from aos.build.records import BuildRecord, Records, VertexRecord
-from aos.build.select import Entry, Source
+from aos.build.context.select import Entry, Source
+from aos.build.explain import records as records_module
+from aos.build.explain.records import BuildRecord, Records, VertexRecord
+from aos.build.plan.keys import Component
 from aos.errors import NotFound
 
 if TYPE_CHECKING:

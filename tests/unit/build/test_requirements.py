@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aos.agentfile.definition import Install
-from aos.build.context import open_context
-from aos.build.requirements import Requirements, read_requirements
+from aos.build.context.files import open_context
+from aos.build.context.requirements import Requirements, read_requirements
 from aos.errors import AosError
 from fix_build import write_context
 

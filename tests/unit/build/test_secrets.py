@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aos.build.secrets import Secrets, SecretSource, parse_secret
 from aos.build.steps.sandbox import Lines
+from aos.build.steps.secrets import Secrets, SecretSource, parse_secret
 from aos.errors import AosError
 from aos.redaction import Redaction
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from aos.build.context import ContextTree, open_context
-from aos.build.digests import FileDigests
-from aos.build.ignore import parse_ignore
-from aos.build.select import Source, digest_of_sources, select
+from aos.build.context.digests import FileDigests
+from aos.build.context.files import ContextTree, open_context
+from aos.build.context.ignore import parse_ignore
+from aos.build.context.select import Source, digest_of_sources, select
 from aos.errors import AosError, Conflict, InvalidArgument, NotFound, PermissionDenied
 
 

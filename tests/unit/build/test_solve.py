@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aos.build.plan import EMPTY, Plan, State, Vertex
-from aos.build.solve import Turn, solve
+from aos.build.plan.graph import EMPTY, Plan, State, Vertex
+from aos.build.solve.solve import Turn, solve
 from aos.errors import Aborted, Conflict
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import tarfile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aos.build.tar import BLOCK, header
+from aos.build.layers.tar import BLOCK, header
 
 _TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8") | st.just("\udcff"), max_size=260)
 _NUMBER = st.integers(0, 2**32)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build import threads
-from aos.build.threads import in_thread
+from aos.build.solve import threads
+from aos.build.solve.threads import in_thread
 from aos.errors import Aborted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.upper import settle
+from aos.build.layers.upper import settle
 from aos.content.tree import LayerTree
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.workspace import dead_workspaces, open_workspace
+from aos.build.workspace.workspace import dead_workspaces, open_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.layer import write_layer
+from aos.build.layers.commit import write_layer
 from aos.content.gc import collect
 from aos.content.protocol import IdMap
 from aos.content.store import ContentStore

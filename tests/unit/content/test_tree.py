@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.build.context import ContextTree
+from aos.build.context.files import ContextTree
 from aos.content.tree import LayerTree, resolve
 from aos.errors import InvalidArgument
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from aos.build.kept import Kept
+    from aos.build.cache.kept import Kept
 
 __all__ = ["PREFERENCES", "download_words", "keep_downloaded", "lay_out", "missing_packages", "take_up"]
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from aos.build.kept import Kept
-    from aos.build.locked import StepLock
+    from aos.build.cache.kept import Kept
+    from aos.build.lock.locked import StepLock
     from aos.content.tree import LayerTree
 
 __all__ = ["BuildPlugin", "PluginStopped", "PluginTask", "Plugins"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aos.agentfile.pins import DebianPackage
-    from aos.build.kept import Kept
+    from aos.build.cache.kept import Kept
     from aos.build.plugins import PluginTask
 
 __all__ = ["DebianPlugin"]

@@ -11,9 +11,9 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from aos.build.digests import changed, unreadable
+from aos.build.context.digests import changed, unreadable
+from aos.build.solve.threads import in_thread
 from aos.build.steps.task import state_tree
-from aos.build.threads import in_thread
 from aos.content.tree import LayerTree, resolve
 from aos.errors import InvalidArgument, NotFound
 from aos.runtime.spec import Mount
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aos.agentfile.definition import Run
-    from aos.build.context import ContextTree
-    from aos.build.select import Entry, Source
+    from aos.build.context.files import ContextTree
+    from aos.build.context.select import Entry, Source
     from aos.build.steps.task import Task
     from aos.content.tree import Reader
 

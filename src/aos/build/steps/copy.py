@@ -13,13 +13,13 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from aos.build.digests import changed, identity_of, unreadable
-from aos.build.layer import copy_content, is_kept_attribute
-from aos.build.select import select
+from aos.build.context.digests import changed, identity_of, unreadable
+from aos.build.context.select import select
+from aos.build.layers.commit import copy_content, is_kept_attribute
+from aos.build.layers.tar import BLOCK, header
+from aos.build.solve.threads import in_thread
 from aos.build.steps.place import place
 from aos.build.steps.task import state_tree
-from aos.build.tar import BLOCK, header
-from aos.build.threads import in_thread
 from aos.content.layer_writer import layer_writer
 from aos.runtime.users import resolve_user
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aos.agentfile.definition import Copy
-    from aos.build.digests import FileDigests, Identity
-    from aos.build.select import Entry, Source
+    from aos.build.context.digests import FileDigests, Identity
+    from aos.build.context.select import Entry, Source
     from aos.build.steps.place import Placed
     from aos.build.steps.task import Task
     from aos.content.layer_writer import LayerWriter

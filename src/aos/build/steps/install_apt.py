@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.agentfile.pins import DebianPackage
-from aos.build.cache_mounts import take
+from aos.build.cache.mounts import take
 from aos.build.host.apt import Release, acquire_options, auth_files, host_archives, read_release, trusted_keys
 from aos.build.host.debs import (
     PREFERENCES,
@@ -27,10 +27,10 @@ from aos.build.host.debs import (
     take_up,
 )
 from aos.build.host.network import network_mounts, proxy_environment
+from aos.build.layers.upper import BUILD_DIRECTORY
+from aos.build.solve.threads import in_thread
 from aos.build.steps.sandbox import Command, run_command
 from aos.build.steps.task import Traces, lock_file_gone
-from aos.build.threads import in_thread
-from aos.build.upper import BUILD_DIRECTORY
 from aos.content.tree import resolve
 from aos.errors import Aborted, FailedPrecondition
 from aos.runtime.spec import Mount

@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from aos.agentfile.pins import PythonFile, normal_name
 from aos.build.host.download import download
+from aos.build.solve.threads import in_thread
 from aos.build.steps.task import lock_file_gone
 from aos.build.steps.uv import FILES, WORK
-from aos.build.threads import in_thread
 from aos.errors import Aborted, FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:

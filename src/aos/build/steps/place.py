@@ -17,7 +17,7 @@ from aos.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aos.build.select import Entry, Source
+    from aos.build.context.select import Entry, Source
     from aos.content.tree import LayerTree, Reader
 
 __all__ = ["Placed", "place"]

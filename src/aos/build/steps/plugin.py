@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from aos.build.cache_mounts import take
+from aos.build.cache.mounts import take
 from aos.build.host.command import run_on_host
 from aos.build.plugins import PluginStopped, PluginTask
 from aos.build.steps.task import Traces, step_failed

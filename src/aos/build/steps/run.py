@@ -7,9 +7,9 @@ import functools
 from typing import TYPE_CHECKING
 
 from aos.build.host.network import network_mounts, proxy_environment
+from aos.build.layers.upper import BUILD_DIRECTORY
 from aos.build.steps.sandbox import Command, run_command
 from aos.build.steps.task import Traces, step_failed
-from aos.build.upper import BUILD_DIRECTORY
 from aos.errors import AosError, FailedPrecondition
 from aos.runtime.spec import Mount
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aos.agentfile.definition import Run
-    from aos.build.cache_mounts import Sharing
+    from aos.build.cache.mounts import Sharing
     from aos.build.steps.task import Task
 
 __all__ = ["execute_run"]
@@ -67,8 +67,8 @@ async def execute_run(task: Task, step: Run) -> Traces:
 
 async def _caches(task: Task, step: Run, stack: contextlib.AsyncExitStack) -> list[Mount]:
     """Take what the step shares with others, always in the order of ids, so that no two steps wait for each other."""
-    from aos.build.cache_mounts import take
-    from aos.build.sweep import sweep
+    from aos.build.cache.mounts import take
+    from aos.build.workspace.sweep import sweep
 
     around, owner = task.around, _owner(task, step)
     directories = {}
@@ -84,7 +84,7 @@ async def _caches(task: Task, step: Run, stack: contextlib.AsyncExitStack) -> li
 
 
 async def _agents(task: Task, step: Run, stack: contextlib.AsyncExitStack) -> list[Mount]:
-    from aos.build.ssh_agents import forward_agent
+    from aos.build.steps.ssh_agents import forward_agent
 
     around, owner, mounts = task.around, _owner(task, step), []
     for id in step.ssh:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aos.build.steps.task import step_failed
-from aos.build.workspace import SANDBOX_PREFIX
+from aos.build.workspace.workspace import SANDBOX_PREFIX
 from aos.errors import AosError
 from aos.ids import SandboxId
 from aos.runtime.spec import AgentSpec, Mount, NetworkSpec, ProcessSpec, Rootfs

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aos.build.upper import BUILD_DIRECTORY
+from aos.build.layers.upper import BUILD_DIRECTORY
 from aos.content.tree import resolve
 from aos.errors import FailedPrecondition, InvalidArgument
 from aos.redaction import Redaction

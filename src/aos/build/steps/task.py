@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aos.build.printable import printable
-from aos.build.threads import in_thread
+from aos.build.progress.printable import printable
+from aos.build.solve.threads import in_thread
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree
 from aos.errors import Aborted, NotFound
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from aos.build.context import Context
-    from aos.build.kept import Kept
-    from aos.build.locked import StepLock
-    from aos.build.plan import State, Vertex
+    from aos.build.cache.kept import Kept
+    from aos.build.context.files import Context
+    from aos.build.context.requirements import Requirements
+    from aos.build.context.select import Source
+    from aos.build.lock.locked import StepLock
+    from aos.build.plan.graph import State, Vertex
     from aos.build.plugins import Plugins
-    from aos.build.requirements import Requirements
-    from aos.build.secrets import Secrets
-    from aos.build.select import Source
-    from aos.build.ssh_agents import SshAgent
-    from aos.build.workspace import Workspace
+    from aos.build.steps.secrets import Secrets
+    from aos.build.steps.ssh_agents import SshAgent
+    from aos.build.workspace.workspace import Workspace
     from aos.content.compression import Compression
     from aos.content.store import ContentStore
     from aos.ids import IdSource

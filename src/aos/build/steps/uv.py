@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aos.build.cache_mounts import take
+from aos.build.cache.mounts import take
 from aos.build.host.network import network_mounts
 from aos.build.host.pip import PipSettings, read_pip_settings
+from aos.build.layers.upper import BUILD_DIRECTORY
 from aos.build.steps.sandbox import Command, run_command
-from aos.build.upper import BUILD_DIRECTORY
 from aos.content.tree import resolve
 from aos.errors import FailedPrecondition
 from aos.runtime.spec import Mount

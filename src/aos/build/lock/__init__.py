@@ -1,0 +1,1 @@
+"""`Agentfile.lock`: what names were found to mean, and holding builds to it."""

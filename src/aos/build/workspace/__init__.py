@@ -1,0 +1,1 @@
+"""Where a running build works, and the removal of what killed ones left."""
