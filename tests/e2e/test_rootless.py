@@ -163,6 +163,13 @@ def test_an_agent_lives_through_the_death_of_its_daemon(user: OrdinaryUser) -> N
     user("rm", "lives")
 
 
+def test_a_run_out_of_a_pool(user: OrdinaryUser) -> None:
+    user("pool", "set", "-n", "1", "--wait", "busybox:1", "-c", "hostname")
+    assert user("run", "--rm", "--name", "pooled", "busybox:1", "-c", "hostname").out == "pooled\n"
+    assert user("pool", "ls", "-o", "json").json[0]["taken"] == 1
+    user("pool", "rm", "busybox:1")
+
+
 def test_the_daemon_and_a_build_are_in_one_namespace(user: OrdinaryUser) -> None:
     theirs = str(Path(f"/proc/{user.daemon()}/ns/user").readlink())
     assert user("unshare", "readlink", "/proc/self/ns/user").out.strip() == theirs
