@@ -255,7 +255,6 @@ class Pools:
 
     async def _watch(self, pool: Pool, pooled: Pooled) -> None:
         """Whatever ends it while it waits, nobody will be given it."""
-        why = ""
         try:
             why = (await self._node.runtime.wait(pooled.sandbox)).cause
         except AosError as error:
@@ -282,9 +281,8 @@ class Pools:
     # What a sandbox is like.
 
     async def _resolve(self, call: RunAgent) -> tuple[tuple[str, ...], Shape]:
-        program, _, _ = await self._programs.program(
-            structs.replace(call, dry_run=True)
-        )  # it keeps no secrets
+        dry = structs.replace(call, dry_run=True)  # else its secrets would be kept for an agent
+        program, _, _ = await self._programs.program(dry)
         shape = await self._shape_of(program)
         check_poolable(program, shape.spec)
         if not call.hostname:
