@@ -256,7 +256,7 @@ class Pools:
     async def _watch(self, pool: Pool, pooled: Pooled) -> None:
         """Whatever ends it while it waits, nobody will be given it."""
         try:
-            why = (await self._node.runtime.wait(pooled.sandbox)).cause
+            why: str = (await self._node.runtime.wait(pooled.sandbox)).cause
         except AosError as error:
             why = error.message
         if pool.ready.pop(pooled, None) is not None:
