@@ -59,8 +59,9 @@ class Life:
         known = {"killed": 137, "executing": 137, "forced": 137, "restarting": 0}
         code = known.get(kind) or dice.choice([code for code in range(1, 100) if code not in _MISTAKABLE])
         code = 0 if kind == "restarting" else code
-        network = ("--network", "bridge") if dice.random() < 0.3 else ()
-        return cls(f"life-{number}", kind, code, round(dice.uniform(0, 0.4), 3), dice.random() < 0.5, network)
+        options: tuple[str, ...] = ("--network", "bridge") if dice.random() < 0.3 else ()
+        options += ("--userns", "private") if dice.random() < 0.2 else ()
+        return cls(f"life-{number}", kind, code, round(dice.uniform(0, 0.4), 3), dice.random() < 0.5, options)
 
     @property
     def restarts(self) -> bool:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -230,6 +231,16 @@ def test_version_names_the_command_and_the_daemon(aos: Installation) -> None:
     aos("node", "start")
     assert aos("version").out == f"{ours}\nnode {number}\n"
     assert aos("version", "-o", "json").json == {"aos": number, "node": number}
+
+
+def test_the_daemon_may_open_as_many_files_as_the_host_allows(aos: Installation) -> None:
+    """It has a descriptor open for each sandbox, and the usual limit of whoever starts it is 1,024."""
+    subprocess.run(
+        ["prlimit", "--nofile=256:4096", *aos.command("node", "start")], env=aos.environment(), check=True
+    )
+    limits = Path(f"/proc/{aos.daemon()}/limits").read_text().splitlines()
+    [files] = [line.split() for line in limits if line.startswith("Max open files")]
+    assert files[3:5] == ["4096", "4096"]
 
 
 def test_a_daemon_that_cannot_start_says_why(aos: Installation) -> None:

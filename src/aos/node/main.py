@@ -8,6 +8,7 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -65,8 +66,11 @@ class Ready:
 
 
 def prepare(config: Config, *, foreground: bool) -> None:
-    """Directories, the log, and a process that depends on nothing of whoever started it."""
+    """Directories, the log, limits, and a process that depends on nothing of whoever started it."""
     os.umask(0o077)
+    # A descriptor for each sandbox: what a session has by default, 1,024, would be the end at a thousand agents.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for directory in (config.root, config.state, config.socket.parent, config.root / "node"):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     config.socket.parent.chmod(0o700)
