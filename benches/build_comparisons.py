@@ -52,7 +52,8 @@ def unchanged(contenders: Contenders, rounds: int) -> Outcome:
             Command("aos build, unchanged", ours.argv("build", "-q", str(context)), ours.environ),
             Command("buildah bud, unchanged", contenders.buildah.build(context)),
         ],
-        max(5, rounds // 5),
+        max(5, rounds // 10),
+        warm_up=1,
     )
     outcome = Outcome(series=series)
     outcome.at_most_ms("unchanged build, 10,000 files", series[0].seconds, 250)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benches.measure import Command, at_once, interleave
-from benches.ours import proportional_memory, resident_memory
+from benches.ours import kill_and_wait, proportional_memory, resident_memory
 from benches.outcome import MIB, Outcome
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ def density(contenders: Contenders, rounds: int) -> Outcome:
         time.sleep(1)
         spent = _cpu_seconds(daemon) - spent
         [listing] = interleave([Command(f"aos ps of {agents}", ours.argv("ps"), ours.environ)], LISTINGS)
+        kill_and_wait(daemon)
+        begin = time.perf_counter()
+        ours.call("ps")
+        adopted = time.perf_counter() - begin
     finally:
         begin = time.perf_counter()
         ours.remove(*names)
@@ -80,6 +84,7 @@ def density(contenders: Contenders, rounds: int) -> Outcome:
             "aosd_cpu_seconds_a_second": spent,
             "agents": agents,
             "started_a_second": agents / started,
+            "adopted_by_a_new_daemon_seconds": adopted,
             "removed_a_second": agents / removed,
             "supervisor_pss_bytes": supervisors,
             **_theirs(contenders),
