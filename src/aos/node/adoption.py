@@ -51,7 +51,7 @@ async def _adopt_process(node: Node, process: Process, found: Sandbox | None) ->
         await _lost(node, process, found, "the host went down or was booted anew under it")
     elif found is not None and state in (SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED):
         await node.commit(node.machine.launched(process.pid, at=node.clock.now()))
-        node.processes.watch(process.pid, found.pid)
+        node.processes.watch(process.pid)
         if state is SandboxState.PAUSED and not agent.paused:
             await node.processes.perform(Thaw(process.pid))
         elif state is SandboxState.RUNNING and agent.paused:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -59,14 +58,14 @@ class Probes:
         self._tasks: dict[int, list[asyncio.Task[None]]] = {}
         self._answers: dict[tuple[int, str], deque[Answer]] = {}
 
-    def watch(self, pid: int, host_pid: int | None) -> None:
-        """Begin to ask a process that runs; `host_pid`: of its entrypoint, where its network namespace is."""
+    def watch(self, pid: int) -> None:
+        """Begin to ask a process that runs."""
         process = self._machine().state.processes[pid]
         program = self._machine().state.agents[process.agent].program
         for kind, probe in (("health", program.health), ("readiness", program.readiness)):
             if probe is not None:
                 known = self._known(process, kind)
-                work = self._ask_on(process, kind, probe, Streak(probe, known), _namespace(probe, host_pid))
+                work = self._ask_on(process, kind, probe, Streak(probe, known))
                 self._tasks.setdefault(pid, []).append(asyncio.create_task(work, name=f"{kind} of {pid}"))
 
     def forget(self, pid: int) -> None:
@@ -92,28 +91,22 @@ class Probes:
             return {"healthy": True, "unhealthy": False}.get(process.health)
         return process.ready or None
 
-    async def _ask_on(
-        self, process: Process, kind: str, probe: Probe, streak: Streak, namespace: int | None
-    ) -> None:
+    async def _ask_on(self, process: Process, kind: str, probe: Probe, streak: Streak) -> None:
         pid, started = process.pid, process.started_at or self._clock.now()
         answers = self._answers[pid, kind] = deque(maxlen=_KEPT)
-        try:
-            while True:
-                await asyncio.sleep(streak.pause())
-                agent = self._machine().state.agents.get(process.agent)
-                if agent is None or agent.state is AgentState.PAUSED:
-                    continue
-                before = self._clock.monotonic()
-                outcome = await self._ask(process, agent, probe, namespace)
-                now = self._clock.now()
-                text = one_line("; ".join(filter(None, (outcome.why, outcome.output))), _SHOWN)
-                answers.append(Answer(now, self._clock.monotonic() - before, outcome.good, text))
-                good = streak.answered(outcome.good, now - started)
-                if good is not None:
-                    await self._commit(functools.partial(self._decide, pid, kind, probe, good, text))
-        finally:
-            if namespace is not None:
-                os.close(namespace)
+        while True:
+            await asyncio.sleep(streak.pause())
+            agent = self._machine().state.agents.get(process.agent)
+            if agent is None or agent.state is AgentState.PAUSED:
+                continue
+            before = self._clock.monotonic()
+            outcome = await self._ask(process, agent, probe)
+            now = self._clock.now()
+            text = one_line("; ".join(filter(None, (outcome.why, outcome.output))), _SHOWN)
+            answers.append(Answer(now, self._clock.monotonic() - before, outcome.good, text))
+            good = streak.answered(outcome.good, now - started)
+            if good is not None:
+                await self._commit(functools.partial(self._decide, pid, kind, probe, good, text))
 
     def _decide(self, pid: int, kind: str, probe: Probe, good: bool, text: str) -> Decision:
         machine, now = self._machine(), self._clock.now()
@@ -122,27 +115,14 @@ class Probes:
         status = "healthy" if good else "unhealthy"
         return machine.health(pid, status, text, restart=probe.on_failure == "restart", at=now)
 
-    async def _ask(self, process: Process, agent: Agent, probe: Probe, namespace: int | None) -> Outcome:
+    async def _ask(self, process: Process, agent: Agent, probe: Probe) -> Outcome:
         if probe.exec:
             spec = (await self._spec(agent)).process
             command = replace(spec, args=probe.exec, terminal=False, stdin=False)
             return await run_inside(self._runtime, SandboxId(process.sandbox), command, probe.timeout)
         from aos.node.asking import ask_http, ask_tcp
 
+        connect = functools.partial(self._runtime.connect, SandboxId(process.sandbox))
         if probe.http is not None:
-            return await ask_http(namespace, probe.http, probe.timeout)
-        return await ask_tcp(namespace, probe.tcp, probe.timeout)
-
-
-def _namespace(probe: Probe, host_pid: int | None) -> int | None:
-    """A descriptor of the network namespace to ask in, which it keeps; None: ours."""
-    if probe.exec or host_pid is None:
-        return None
-    try:
-        namespace = os.open(f"/proc/{host_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None  # it has ended meanwhile: nobody will wait for the answer
-    if os.fstat(namespace).st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116
-        os.close(namespace)
-        return None
-    return namespace
+            return await ask_http(connect, probe.http, probe.timeout)
+        return await ask_tcp(connect, probe.tcp, probe.timeout)

@@ -137,10 +137,8 @@ class Processes:
             spec = replace(spec, network=replace(spec.network, sandbox=other.sandbox))
         sandbox = SandboxId(process.sandbox)
         await self._hooks.run("pre_create", self._moment(agent, process))
-        if pooled is not None and await self._take_over(pooled, spec):
-            pid = pooled.pid
-        else:
-            pid = (await self._node.runtime.create(sandbox, spec)).pid
+        if pooled is None or not await self._take_over(pooled, spec):
+            await self._node.runtime.create(sandbox, spec)
         stdio = None
         try:
             failpoint("after-create")
@@ -158,7 +156,7 @@ class Processes:
                 close_stdio(stdio)
             await asyncio.shield(self._node.runtime.delete(sandbox, force=True))
             raise
-        self.watch(process.pid, pid)
+        self.watch(process.pid)
         if "post_start" in agent.program.hooks:
             self._node.start(self._after_start(process.pid, moment), f"postStart of {sandbox}")
         return stdio
@@ -337,13 +335,13 @@ class Processes:
             else:
                 return
 
-    def watch(self, pid: int, host_pid: int | None) -> None:
+    def watch(self, pid: int) -> None:
         """A process runs: wait for its end, and ask for its health meanwhile."""
         process = self._node.machine.state.processes.get(pid)
         if process is not None:
             self._node.start(self._watch(pid, SandboxId(process.sandbox)), f"watch {process.sandbox}")
             if process.lives:
-                self._node.probes.watch(pid, host_pid)
+                self._node.probes.watch(pid)
 
     async def spec(self, agent: Agent, replica: int = 0) -> AgentSpec:
         """Of the sandbox of one of its processes."""

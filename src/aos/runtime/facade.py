@@ -123,6 +123,9 @@ class RuntimeFacade:
     async def root(self, id: SandboxId) -> int:
         return await (await self._find(id)).root(id)
 
+    async def connect(self, id: SandboxId, port: int) -> int:
+        return await (await self._find(id)).connect(id, port)
+
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
         await (await self._find(id)).checkpoint(id, image, leave_running=leave_running)
 

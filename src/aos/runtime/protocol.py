@@ -46,7 +46,7 @@ class RuntimeInfo:
     version: str
     capabilities: frozenset[str]
     """Among: attach, exec, prepare (an exec before the entrypoint runs), files (a root file system, mounts, users), copy
-    (`root`), rename, top (`processes`), logs, limits, pause, pause-signals (they wait for its end), update, update-pids (of a sandbox that runs), checkpoint, restore,
+    (`root`), rename, top (`processes`), connect (to its ports), logs, limits, pause, pause-signals (they wait for its end), update, update-pids (of a sandbox that runs), checkpoint, restore,
     terminal, stats, network-none, network-host."""
     detail: Mapping[str, str]
     """For people: paths and versions of the tools behind it, and its limits."""
@@ -135,6 +135,11 @@ class Runtime(Protocol):
     async def root(self, id: SandboxId) -> int:
         """A descriptor (O_PATH) of its root directory, as its processes see it with all their mounts. Links in it may
         lead anywhere: whoever walks from it resolves inside of it (openat2, RESOLVE_IN_ROOT)."""
+        ...
+
+    async def connect(self, id: SandboxId, port: int) -> int:
+        """A descriptor of a connected stream to a TCP port of its loopback, whatever its network. OSError as of
+        connect(2)."""
         ...
 
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:

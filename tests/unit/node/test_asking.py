@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from aos.kernel.process.health import HttpTarget, Probe, Streak
 from aos.node.asking import ask_http, ask_tcp
 from aos.node.inside import one_line
+from aos.runtime.loopback import connect_loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,10 +45,14 @@ async def server(answer: bytes, *, hang: bool = False) -> AsyncIterator[int]:
         await ended.wait()
 
 
+async def _connect(port: int) -> int:
+    return await connect_loopback(os.getpid(), port)
+
+
 def http(answer: bytes, *, hang: bool = False) -> Outcome:
     async def main() -> Outcome:
         async with server(answer, hang=hang) as port:
-            return await ask_http(None, HttpTarget(port, "/x"), 0.3 if hang else 5)
+            return await ask_http(_connect, HttpTarget(port, "/x"), 0.3 if hang else 5)
 
     return asyncio.run(main())
 
@@ -80,10 +86,10 @@ def test_an_endless_answer_ends() -> None:
 def test_tcp() -> None:
     async def main() -> None:
         async with server(b"") as port:
-            assert (await ask_tcp(None, port, 5)).good
+            assert (await ask_tcp(_connect, port, 5)).good
         with socket.create_server(("127.0.0.1", 0)) as closed:
             port = closed.getsockname()[1]
-        assert "Connection refused" in (await ask_tcp(None, port, 5)).why
+        assert "Connection refused" in (await ask_tcp(_connect, port, 5)).why
 
     asyncio.run(main())
 

@@ -48,6 +48,7 @@ class Identity(Cases):
                 "restore": lambda: runtime.restore(self.id(), spec, image),
                 "copy": lambda: runtime.root(id),
                 "top": lambda: runtime.processes(id),
+                "connect": lambda: runtime.connect(id, 80),
                 "pause": lambda: runtime.pause(id),
                 "update": lambda: runtime.update(id, Limits(memory=64 << 20)),
                 "update-pids": lambda: runtime.update(id, Limits(pids=32)),

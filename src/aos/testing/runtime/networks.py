@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import pytest
 
 from aos.runtime.spec import NetworkSpec
 from aos.testing.runtime.cases import Cases, case, needs
@@ -46,3 +50,20 @@ class Networks(Cases):
     async def test_the_host_s_network(self, kit: Kit) -> None:
         spec = replace(self.spec(kit, "sh", _LINKS), network=NetworkSpec("host"))
         assert set((await self.output(kit, spec)).split()) == {name for _, name in socket.if_nameindex()}
+
+    @needs("connect", "network-none")
+    @case
+    async def test_a_port_of_its_loopback_is_reached(self, kit: Kit) -> None:
+        runtime = kit.make()
+        script = "while :; do echo hello | nc -l -p 5556; done"
+        async with self.running(runtime, self.spec(kit, "sh", script)) as id:
+            with pytest.raises(ConnectionRefusedError):
+                await runtime.connect(id, 5557)
+            while True:
+                with contextlib.suppress(ConnectionRefusedError):
+                    stream = await runtime.connect(id, 5556)
+                    break
+                await asyncio.sleep(0.02)
+            with socket.socket(fileno=stream) as connection:
+                connection.setblocking(False)
+                assert await asyncio.get_running_loop().sock_recv(connection, 100) == b"hello\n"

@@ -29,6 +29,7 @@ from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import read_status
 from aos.runtime.checks import check_limits
+from aos.runtime.loopback import connect_loopback
 from aos.runtime.protocol import RuntimeInfo
 from aos.runtime.state import Sandbox, SandboxState
 
@@ -186,6 +187,9 @@ class ContainerdRuntime:
             return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise wrong_state(id, SandboxState.STOPPED, "look into") from error
+
+    async def connect(self, id: SandboxId, port: int) -> int:
+        return await connect_loopback(await self._on_the_host(id, "connect", "connect to ports of"), port)
 
     async def _on_the_host(self, id: SandboxId, capability: str, what: str) -> int:
         """The pid of its entrypoint, where this kernel runs it; NotImplemented where another does."""

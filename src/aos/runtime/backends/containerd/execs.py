@@ -164,7 +164,9 @@ class Execs:
         try:
             await self._host.tasks("Start", tasks_pb2.StartRequest(container_id=id, exec_id=exec_id))
         except AosError as error:
-            if isinstance(error, NotFound) or await self._gone(id):  # what is said then is about what was missing
+            if isinstance(error, NotFound) or await self._gone(
+                id
+            ):  # what is said then is about what was missing
                 return _lost()
             raise failure(error.message, waiting.process.args[0], self._host.tree(id)) from error
         waiting.begin()

@@ -37,7 +37,7 @@ _CAPABILITIES = frozenset(
         "update",
     }
 )
-_ON_HOST = frozenset({"copy", "network-host", "prepare", "top", "update-pids"})
+_ON_HOST = frozenset({"connect", "copy", "network-host", "prepare", "top", "update-pids"})
 
 KATA_ANNOTATIONS = "io.katacontainers.config."
 """What an agent's annotations may set of Kata's configuration, as far as its `enable_annotations` lets them."""

@@ -6,9 +6,11 @@ that holds a container's state), sandbox/sandbox.go (the control socket), cmd/ (
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import socket
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -57,6 +59,7 @@ class Runsc:
         {
             "attach",
             "checkpoint",
+            "connect",
             "exec",
             "files",
             "limits",
@@ -76,6 +79,7 @@ class Runsc:
     seccomp = False
     user_namespaces = False
     devices = False
+    own_loopback = False
     own_group = False
 
     def __init__(self, program: str = "runsc") -> None:
@@ -87,8 +91,8 @@ class Runsc:
         )
 
     def options(self, spec: AgentSpec) -> tuple[str, ...]:
-        """`sandbox`: a network stack of its own, over the interfaces of the sandbox's network namespace; `none`: with a
-        loopback interface, which a new namespace has but does not bring up."""
+        """`sandbox`: a network stack of its own, over the interfaces of the sandbox's network namespace that are up. Not
+        its `none`, whose ports it does not forward."""
         mode = spec.network.mode
         if mode == "agent":
             raise errors.NotImplemented(
@@ -98,8 +102,7 @@ class Runsc:
                 backend="gvisor",
                 capability="network:agent",
             )
-        network = mode if mode in ("none", "host") else "sandbox"
-        return (*_OPTIONS, f"--network={network}")
+        return (*_OPTIONS, f"--network={'host' if mode == 'host' else 'sandbox'}")
 
     def exec_prefix(self, process: ProcessSpec) -> tuple[str, ...]:
         return ("/bin/sh", "-c", _WITHOUT_TTY) if process.terminal else ()
@@ -175,6 +178,27 @@ class Runsc:
         # UID PID PPID PGID C TTY STIME TIME CMD. The times are to the minute, and of the system alone.
         rows = [line.split(None, 8) for line in said.splitlines()[1:]]
         return [ProcessInfo(int(pid), int(ppid), uid, row[-1]) for uid, pid, ppid, *row in rows]
+
+    async def connect(self, host: Host, id: SandboxId, port: int) -> int:
+        """The sandbox connects, for its network stack is its own, and passes on what is said to a socket that it is given
+        by name. The name is by way of a descriptor: a socket address takes 107 bytes."""
+        directory = os.open(host.directory(id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        name = f"connect-{os.urandom(4).hex()}"
+        try:
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(f"/proc/self/fd/{directory}/{name}")
+                listening.listen(1)
+                listening.setblocking(False)
+                stream = ("--stream", f"/proc/{os.getpid()}/fd/{directory}/{name}")
+                code, said = await host.call(id, "port-forward", *stream, after=(str(port),))
+                if code != 0:
+                    number = errno.ECONNREFUSED if "refused" in said else errno.EHOSTUNREACH
+                    raise OSError(number, said)
+                return listening.accept()[0].detach()
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+            os.close(directory)
 
     def usage(self, usage: Usage) -> Usage:
         return replace(usage, pids=None)  # the host's tasks are not the sandbox's

@@ -284,6 +284,9 @@ class MemoryRuntime:
     async def root(self, id: SandboxId) -> int:
         _lacks("show the files of")
 
+    async def connect(self, id: SandboxId, port: int) -> int:
+        _lacks("connect to ports of")
+
     async def checkpoint(self, id: SandboxId, image: Path, *, leave_running: bool = False) -> None:
         _lacks("checkpoint")
 

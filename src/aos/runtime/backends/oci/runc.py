@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from aos.runtime.backends.supervised.host import find_program
 from aos.runtime.backends.supervised.launch import ToolFailed, wait_readable
 from aos.runtime.backends.supervised.processes import read_processes
 from aos.runtime.backends.supervised.record import process_has_executed
+from aos.runtime.loopback import connect_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,14 +38,24 @@ class Runc:
     backend = "oci"
     capabilities = frozenset(
         {
-            *("attach", "copy", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal", "top"),
-            *("files", "network-host", "network-none", "pause-signals", "rename", "update", "update-pids"),
+            *("attach", "connect", "copy", "exec", "limits", "logs", "pause", "prepare", "stats", "terminal"),
+            *(
+                "files",
+                "network-host",
+                "network-none",
+                "pause-signals",
+                "rename",
+                "top",
+                "update",
+                "update-pids",
+            ),
         }
     )
     isolation: Isolation = "namespaces"
     seccomp = True
     user_namespaces = True
     devices = True
+    own_loopback = True
     own_group = True
 
     def __init__(self, program: str = "") -> None:
@@ -122,6 +134,12 @@ class Runc:
 
     async def processes(self, host: Host, id: SandboxId) -> list[ProcessInfo]:
         return read_processes(await asyncio.to_thread(host.cgroups.pids, host.group(id)))
+
+    async def connect(self, host: Host, id: SandboxId, port: int) -> int:
+        pid = host.init(id)
+        if pid is None:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "it has ended")
+        return await connect_loopback(pid, port)
 
     def usage(self, usage: Usage) -> Usage:
         return usage

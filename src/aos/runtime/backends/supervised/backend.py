@@ -188,6 +188,12 @@ class SupervisedRuntime:
         except OSError as error:
             raise wrong_state(id, SandboxState.STOPPED, "look into") from error
 
+    async def connect(self, id: SandboxId, port: int) -> int:
+        state = self._host.state(id)
+        if not state.can_signal():
+            raise wrong_state(id, state, "connect to a port of")
+        return await self._host.tool.connect(self._host, id, port)
+
     def _on_the_host(self, id: SandboxId) -> int:
         """The pid of its entrypoint, where this kernel runs it; NotImplemented where another does."""
         state = self._host.state(id)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +28,8 @@ __all__ = ["Connecting", "NetworkHost", "connecting", "release"]
 _OWN = "/proc/self/ns/net"
 """Of the OCI runtime, whose parent has entered the sandbox's namespace."""
 _CLONE_NEWNET = 0x40000000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+"""netdevice(7)."""
 _HOSTS, _RESOLV_CONF = "hosts", "resolv.conf"
 
 
@@ -83,6 +88,19 @@ class Connecting:
         for name, text in files.items():
             (self._directory / name).write_text(text)
         return {f"/etc/{name}": self._directory / name for name in files}
+
+
+class _Loopback(Connecting):
+    """Nothing of the host's network, and the loopback is up before the runtime comes."""
+
+    namespace = _OWN
+
+    def enter(self) -> None:
+        if libc().unshare(_CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
 
 
 class _HostNetwork(Connecting):
@@ -170,14 +188,14 @@ class _Bridged(Connecting):
 
 
 async def connecting(
-    host: NetworkHost, directory: Path, spec: AgentSpec, users: UserIds | None
+    host: NetworkHost, directory: Path, spec: AgentSpec, users: UserIds | None, *, own_loopback: bool = True
 ) -> Connecting:
-    """What the specification asks for, promised; `users`: open until `begin`. Errors are those of Network.reserve,
+    """What the specification asks for, promised; `own_loopback`: the runtime brings it up; `users`: open until `begin`. Errors are those of Network.reserve,
     NotFound `sandbox-not-found` and FailedPrecondition `sandbox-state` for a sandbox to share with that is not there, or
     does not run."""
     match spec.network.mode:
         case "none":
-            return Connecting(directory, spec)
+            return (Connecting if own_loopback else _Loopback)(directory, spec)
         case "host":
             return _HostNetwork(directory, spec)
         case "agent":

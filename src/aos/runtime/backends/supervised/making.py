@@ -90,7 +90,7 @@ class Making:
         try:
             chosen = choose_ids(self._host, directory, spec, self._host.content.snapshots.directory)
             users, why = (None, chosen) if isinstance(chosen, str) else (chosen, "")
-            network = await connecting(self._host, directory, spec, users)
+            network = await connecting(self._host, directory, spec, users, own_loopback=tool.own_loopback)
             disk = None if spec.rootfs.size is None else await make_disk(directory, spec.rootfs.size)
             mounts = self._prepare(
                 directory, spec, tree, layers, trees, seccomp, users, disk, network, devices

@@ -34,6 +34,8 @@ class Tool(Protocol):
     """Whether it can give devices of the host to a sandbox."""
     user_namespaces: bool
     """Whether its sandboxes may have user ids of their own."""
+    own_loopback: bool
+    """Whether it brings up the loopback of a new network namespace. Else it gets one in which that is up."""
     own_group: bool
     """Whether it puts the sandbox into its cgroup (`linux.cgroupsPath`) by itself. Else conmon is started in there,
     with all that comes after it, and leaves again."""
@@ -80,6 +82,10 @@ class Tool(Protocol):
 
     async def processes(self, host: Host, id: SandboxId) -> list[ProcessInfo]:
         """By their pids in the sandbox. Raises ToolFailed."""
+        ...
+
+    async def connect(self, host: Host, id: SandboxId, port: int) -> int:
+        """As Runtime.connect."""
         ...
 
     def usage(self, usage: Usage) -> Usage:
