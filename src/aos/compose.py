@@ -158,6 +158,7 @@ def build_request(
     context: Path,
     file: Path | None = None,
     tags: Sequence[str] = (),
+    labels: Sequence[str] = (),
     output: Path | None = None,
     build_args: Sequence[str] = (),
     target: str | None = None,
@@ -176,13 +177,14 @@ def build_request(
 ) -> BuildRequest:
     """To build the Agentfile of a context, or `file`. `secrets`, `ssh`: as the options of `aos build` have them.
     `warn` is told of caches to read that do not exist (yet): the build goes on without them."""
+    from aos.agentfile.labels import labelled
     from aos.build import BuildRequest, source_date_epoch
     from aos.ids import RandomIds
     from aos.oci.reference import parse_reference
 
     definition = agentfile(config, environ, context=context, file=file, build_args=build_args).definition
     return BuildRequest(
-        definition=definition,
+        definition=labelled(definition, labels),
         context=context,
         lock=_honoured(_lock_of(context, file)[1]) if use_lock else None,
         tags=tuple(dict.fromkeys(map(parse_reference, tags))),

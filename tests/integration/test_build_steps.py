@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -231,3 +232,23 @@ def test_the_package_inherits_what_its_base_says(builder: Builder) -> None:
 
 def _blob(layout: Path, digest: str) -> bytes:
     return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
+
+
+def test_labels_and_the_file_of_the_digest(builder: Builder, tmp_path: Path) -> None:
+    metadata = {"name": "it", "version": "1.0.0", "labels": {"team": "a", "kept": "1"}}
+    context, file = builder.context(metadata=metadata), tmp_path / "digest"
+    words = ("--label", "team=b=c", "--label", "empty", "--iidfile", file)
+    assert builder.build(context, *words).out == file.read_text() + "\n"
+    config = json.loads(
+        subprocess.run(
+            ["skopeo", "inspect", "--config", f"oci:{builder.layout(context, *words)}:1.0.0"],
+            check=True,
+            capture_output=True,
+        ).stdout
+    )
+    labels = config["config"]["Labels"]
+    assert (labels["team"], labels["kept"], labels["empty"]) == ("b=c", "1", "")
+    ours = builder.build(context, "--label", "aos.openos.dev/definition={}", check=2)
+    assert "belongs to aos" in ours.err
+    lost = builder.build(context, *words, "--iidfile", tmp_path / "missing/digest", check=2)
+    assert "cannot be written" in lost.err and file.read_text() in lost.err

@@ -120,6 +120,11 @@ def _lifecycle(walk: Walk, fields: Fields) -> dict[str, Any]:
     return found
 
 
+def belongs_to_aos(label: str) -> bool:
+    """Whether a package's author may not set it."""
+    return label.startswith(_LABEL_OURS) and label.removeprefix(_LABEL_OURS) not in _LABELS_TO_ASK
+
+
 def _metadata(walk: Walk, node: Node) -> Metadata | None:
     fields = walk.mapping(node, "metadata", ("name", "version", "description", "labels"), ("name", "version"))
     if fields is None or "name" not in fields or "version" not in fields:
@@ -141,7 +146,7 @@ def _metadata(walk: Walk, node: Node) -> Metadata | None:
     )
     labels = walk.string_map(fields["labels"], "metadata.labels") if "labels" in fields else ()
     for key, _ in labels:
-        if key.startswith(_LABEL_OURS) and key.removeprefix(_LABEL_OURS) not in _LABELS_TO_ASK:
+        if belongs_to_aos(key):
             walk.note(fields["labels"], f"the label {key!r:.80} belongs to aos", hint="choose another name")
     return Metadata(name or "", version or "", description or "", tuple(sorted(labels)))
 

@@ -26,6 +26,8 @@ VERB = Verb(
         BUILD_ARG,
         Option("tag", "t", "REFERENCE", "What to call the package (default: <name>:<version>)", repeat=True),
         Option("output", "o", "DIR", "Write the package as an OCI layout, too"),
+        Option("label", "", "KEY=VALUE", "A label of the package, before the Agentfile's", repeat=True),
+        Option("iidfile", metavar="FILE", help="Write the digest of the package's manifest there, too"),
         Option("quiet", "q", help="Print only the digest of the package's manifest"),
         *LENT,
         Option("target", metavar="STAGE", help="Build this stage; the package is <version>-<STAGE>"),
@@ -83,6 +85,7 @@ def main(args: Arguments) -> int:
         context=Path(args["context"] or "."),
         file=Path(args["file"]) if args["file"] is not None else None,
         tags=args["tag"],
+        labels=args["label"],
         build_args=args["build-arg"],
         output=Path(args["output"]) if args["output"] else None,
         target=args["target"],
@@ -116,8 +119,27 @@ def main(args: Arguments) -> int:
     finally:
         if args["explain"]:
             _explain(config, request.id)
+    if args["iidfile"]:
+        _write_digest(Path(args["iidfile"]), package.manifest_digest)
     print(package.manifest_digest)
     return 0
+
+
+def _write_digest(file: Path, digest: str) -> None:
+    """Without a line's end, as Docker does it; as a whole, where it is a file."""
+    from aos.errors import InvalidArgument
+
+    writing = file if file.exists() and not file.is_file() else file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        writing.write_text(digest)
+        if writing is not file:
+            writing.replace(file)
+    except OSError as error:
+        raise InvalidArgument(
+            f"the package is built, but its digest cannot be written to {file}: {error.strerror}",
+            code="usage",
+            hint=f"it is {digest}; --iidfile takes a file in a directory that you may write to",
+        ) from error
 
 
 def _cache_directory(text: str, option: str) -> Path:
