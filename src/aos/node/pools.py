@@ -240,14 +240,14 @@ class Pools:
         sandbox, written = SandboxId(f"{agent}-0"), self._node.processes.log_of(agent)
         self._making = Digest(shape.digest)
         try:
-            made = await self._node.runtime.create(sandbox, replace(shape.spec, log=written))
+            await self._node.runtime.create(sandbox, replace(shape.spec, log=written))
         except (AosError, OSError) as error:
             written.unlink(missing_ok=True)
             self._failed(pool, error if isinstance(error, AosError) else Internal(str(error)))
             return
         finally:
             self._making = None
-        pooled = Pooled(agent, sandbox, Digest(shape.digest), shape.spec.hostname, made.pid)
+        pooled = Pooled(agent, sandbox, Digest(shape.digest), shape.spec.hostname)
         pool.ready[pooled] = self._node.start(self._watch(pool, pooled), f"watch {sandbox}")
         pool.error = None
         if self._pools.get(pool.name) is not pool or pool.shape != shape or len(pool.ready) > pool.size:

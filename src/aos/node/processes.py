@@ -64,8 +64,6 @@ class Pooled:
     """Of its package's manifest."""
     hostname: str
     """That it has so far."""
-    pid: int | None
-    """On the host."""
 
 
 class Processes:
