@@ -309,6 +309,13 @@ def _drop_output() -> None:
     posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 1)
 
 
+def _harmless(text: str) -> str:
+    """What a terminal only prints: errors quote names and words of packages, plugins, registries and agents."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text
+    )
+
+
 def report(name: str, error: AosError, debug: bool = False, json: bool = False) -> int:
     """Print an error and return its exit code."""
     from aos.cli._output import colour
@@ -338,9 +345,9 @@ def report(name: str, error: AosError, debug: bool = False, json: bool = False) 
             wire |= {"subject": error.subject} if error.subject else {}
             print(codec.dumps({"error": wire, "exit_code": code}, default=str), file=sys.stderr)
         else:
-            print(colour(f"aos {name}".rstrip() + ":", "red", 2), error.message, file=sys.stderr)
+            print(colour(f"aos {name}".rstrip() + ":", "red", 2), _harmless(error.message), file=sys.stderr)
             if hint:
-                print(colour("hint:", "cyan", 2), hint, file=sys.stderr)
+                print(colour("hint:", "cyan", 2), _harmless(hint), file=sys.stderr)
         sys.stderr.flush()
     except OSError:
         pass  # nobody reads; the exit code remains

@@ -207,3 +207,12 @@ def test_the_verbs_code_is_ours(verb: Callable[..., None]) -> None:
 def test_light_verbs_exist() -> None:
     assert set(SUMMARIES) >= LIGHT
     assert command.find(["version"])[0] == "version"
+
+
+def test_what_an_error_quotes_does_nothing_to_the_terminal(
+    verb: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(InvalidArgument("no \x1b]0;title\x07 ñ\r\nand\t2\udce4", code="usage", hint="\x9b2J"))
+    assert main(["ps"]) == 2
+    shown = capsys.readouterr().err
+    assert shown == "aos ps: no \ufffd]0;title\ufffd ñ\ufffd\nand\t2\ufffd\nhint: \ufffd2J\n"
