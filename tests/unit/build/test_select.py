@@ -260,6 +260,18 @@ def test_a_context_within_a_context_has_no_rules_of_its_own(context: Path) -> No
     assert open_context(context).ignore_file == ""
 
 
+def test_a_link_for_an_ignore_file_does_not_lead_out_of_the_context(context: Path) -> None:
+    (context.parent / "others").write_text("*.py")
+    (context / ".aosignore").symlink_to("../others")
+    with pytest.raises(PermissionDenied, match="leads out of the context") as caught:
+        open_context(context)
+    assert caught.value.code == "file-unreadable"
+    (context / ".aosignore").unlink()
+    (context / "rules").write_text("*.py")
+    (context / ".aosignore").symlink_to("rules")
+    assert open_context(context).ignore_file == ".aosignore"
+
+
 def test_an_ignore_file_that_cannot_be_read(context: Path) -> None:
     (context / ".aosignore").mkdir()
     with pytest.raises(AosError) as caught:

@@ -54,6 +54,8 @@ def open_context(directory: Path, *, memory: Path | None = None, began: float = 
     file = memory and memory / hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
     digests = FileDigests(file, int(began * 1e9))
     for name in IGNORE_FILES:
+        if (root / name).is_symlink() and not (root / name).resolve().is_relative_to(root):
+            raise _unreadable(root / name, "it is a link that leads out of the context")
         try:
             with os.fdopen(os.open(root / name, _READ), "rb") as opened:
                 if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
