@@ -148,7 +148,10 @@ def test_events(aos: Installation) -> None:
     assert [event["cursor"] for event in after] == cursors[2:]
     assert len(aos("events", "--since", "10m").out.splitlines()) == len(events)
     assert aos("events", "--since", "2000000000").out == ""
-    assert aos("events").out.splitlines()[0].split()[1] == events[0]["type"]
+    said = [line.split()[1:] for line in aos("events").out.splitlines()]
+    assert said[0][0] == events[0]["type"]
+    [ended] = [words for words in said if words[0] == "process.exited"]
+    assert ended[3:] == ["cause=exited", "code=3"]
     assert aos("events", "--since", "yesterday", check=2).out == ""
 
 

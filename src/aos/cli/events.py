@@ -60,7 +60,10 @@ def _as_text(event: dict[str, Any]) -> str:
     words = [at, event["type"]]
     words += [event["agent"]] if event.get("agent") else []
     words += [f"pid={event['pid']}"] if event.get("pid") else []
-    words += [f"{key}={value}" for key, value in (event.get("data") or {}).items() if _plain(value)]
+    data = dict(event.get("data") or {})
+    ended = data.pop("exit", None) or {}
+    data |= {key: ended[key] for key in ("cause", "code", "signal", "detail") if key in ended}
+    words += [f"{key}={value}" for key, value in data.items() if _plain(value)]
     return clean(" ".join(map(str, words)))
 
 

@@ -82,9 +82,10 @@ def test_moment() -> None:
     assert _values.parse_moment("30", "--since") == pytest.approx(time.time() - 30, abs=5)
     assert _values.parse_moment("1700000000.5", "--since") == 1_700_000_000.5
     assert _values.parse_moment("1970-01-02T00:00:00Z", "--since") == 86_400
+    assert _values.parse_moment("2000-02-29T00:00:00Z", "--since") == 951_782_400
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-99-01", "10 parsecs"])
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-99-01", "2026-02-29", "10 parsecs"])
 def test_wrong_moment(text: str) -> None:
     with pytest.raises(InvalidArgument, match="--since must be a time"):
         _values.parse_moment(text, "--since")
