@@ -85,7 +85,7 @@ def parse_moment(text: str, option: str) -> float:
         ) from None
 
 
-def _days(year: int, month: int) -> int:
+def _month_length(year: int, month: int) -> int:
     """Of a month, in the Gregorian calendar."""
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     return 29 if month == 2 and leap else (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]
@@ -95,7 +95,7 @@ def parse_time(text: str) -> float:
     """Read an RFC 3339 timestamp or date; without an offset it is local time. Raises ValueError."""
     date, _, clock = text.replace("t", "T").replace(" ", "T", 1).partition("T")
     year, month, day = [int(part) for part in date.split("-")]
-    if not (1 <= month <= 12 and 1 <= day <= _days(year, month)):
+    if not (1 <= month <= 12 and 1 <= day <= _month_length(year, month)):
         raise ValueError(text)
     offset: float | None = None
     if clock[-1:] in ("Z", "z"):
