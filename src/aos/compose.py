@@ -583,8 +583,20 @@ def _policy(config: Config) -> Policy:
         capabilities=None if names is None else frozenset(map(capability_name, names)),
         unconfined=config.unconfined,
         host_users=config.host_users,
+        own_users=config.users == "private" or not config.host_users,
         host_network=config.network_host == "allow",
     )
+
+
+def own_user_ids(config: Config, snapshots: Path) -> tuple[int, int]:
+    """(the first, for how many agents at once). FailedPrecondition `user-namespace-unavailable` where no agent can have
+    any whose layers are below `snapshots`."""
+    from aos.runtime.backends.supervised.user_ids import check_ids
+    from aos.runtime.id_ranges import IdRanges
+
+    ranges = IdRanges.of_host(config.ids)
+    check_ids(ranges, snapshots)
+    return ranges.pool[0], len(ranges)
 
 
 def enter_user_namespace(config: Config) -> None:

@@ -62,7 +62,7 @@ class Config:
     """Bytes of layers that builds keep for the next ones, the last used (`[build] cache = "20Gi"`); 0: no limit."""
     pool: int = 32
     """Sandboxes that may wait in all pools together (`[pool] sandboxes`); 0: no pools."""
-    users: str = "host"
+    users: str = "auto"
     """Whose user ids sandboxes have (`[isolation] userns`): host, auto or private (docs/isolation.md)."""
     ids: str = ""
     """Where their own are from (`[isolation] ids = "FIRST:COUNT"`); empty: root's in /etc/subuid, or a default."""
@@ -73,7 +73,7 @@ class Config:
     """Whether `--security-opt seccomp=unconfined` and profiles from anywhere may be asked for
     (`[isolation] unconfined`)."""
     host_users: bool = True
-    """Whether `--userns host` may be asked for (`[isolation] host_users`)."""
+    """Whether agents may have the host's ids, by `--userns host` or by `auto` (`[isolation] host_users`)."""
     mounts: tuple[str, ...] = ("/",)
     """Below what a path of the host must be to be mounted (`[mounts] allow`)."""
     allow_host_hooks: bool = False
@@ -153,6 +153,11 @@ def load_config(environ: Mapping[str, str], *, uid: int | None = None) -> Config
     if values.get("network_host", "allow") not in ("allow", "forbid"):
         raise InvalidArgument(
             f"network.host must be allow or forbid, not {values['network_host']!r:.60}", code="config-invalid"
+        )
+    if values.get("users", "auto") not in ("auto", "host", "private"):
+        raise InvalidArgument(
+            f"isolation.userns must be auto, private or host, not {values['users']!r:.60}",
+            code="config-invalid",
         )
     return Config(**values)
 

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -154,7 +154,35 @@ def test_user_ids_of_its_own(aos: Installation, tmp_path: Path) -> None:
     assert aos("exec", agents[0], "stat", "-c", "%u %g", "/in").out.split() == ["7", "8"]
     aos("cp", "-a", f"{agents[0]}:/in", tmp_path / "back")
     assert ((tmp_path / "back").stat().st_uid, (tmp_path / "back").stat().st_gid) == (7, 8)
+    aos("cp", tmp_path / "in", f"{agents[0]}:/x/copied")  # where the host's root has no number
+    assert ((tmp_path / "copied").stat().st_uid, (tmp_path / "copied").read_text()) == (0, "copied")
     aos("rm", "-f", *agents)
+
+
+def _ids(aos: Installation, agent: str) -> Any:
+    return aos("inspect", agent, "-o", "json").json[0]["replica"][0]["user_ids"]
+
+
+def test_user_ids_of_its_own_are_the_default_and_the_reason_is_told_where_not(aos: Installation) -> None:
+    run = ("run", "-d", "busybox:1", "-c", "sleep 1000")
+    agent = aos(*run).out.strip()
+    inside = aos("exec", agent, "cat", "/proc/self/uid_map").out.split()
+    given = {"first": int(inside[1]), "count": 65536}
+    assert inside[0] == "0" and given["first"] >= 65536
+    aos("node", "stop")
+    assert _ids(aos, agent) == given, "another daemon knows it, too"
+    hosts = aos(*run[:2], "--userns", "host", *run[2:]).out.strip()
+    assert _ids(aos, hosts) == {"host": "as asked for"}
+    sharing = aos(*run[:2], "--network", f"agent:{agent}", *run[2:]).out.strip()
+    assert _ids(aos, sharing) == {"host": "it shares the network of another agent"}
+
+
+def test_an_installation_demands_user_ids_of_its_own(aos: Installation) -> None:
+    demanding = _configured(aos, "[isolation]\nhost_users = false\n")
+    agent = demanding("run", "-d", "--userns", "auto", "busybox:1", "-c", "sleep 1000").out.strip()
+    shared = demanding("run", "--network", f"agent:{agent}", "busybox:1", "-c", "true", check=125)
+    assert "it shares the network" in shared.err
+    assert "host's user ids" in demanding("run", "--userns", "host", "busybox:1", "-c", "true", check=125).err
 
 
 def test_secrets_that_a_package_asks_for(aos: Installation, tmp_path: Path) -> None:

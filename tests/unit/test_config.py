@@ -75,6 +75,7 @@ def test_installations_are_told_apart_by_root() -> None:
         ("[runtime]\nengine = 'x'", "config-invalid", "runtime.engine: unknown key"),
         ("root = 3", "config-invalid", "root: must be a string"),
         ("root = 'relative'", "config-invalid", "root must be an absolute path, not 'relative'"),
+        ("[isolation]\nuserns = 'none'", "config-invalid", "isolation.userns must be auto, private or host"),
         ("root = ", "config-invalid", "not TOML"),
         (b"\xff\xfe", "config-invalid", "not TOML"),
     ],

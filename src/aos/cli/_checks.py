@@ -79,6 +79,7 @@ def examine(config: Config, host: Host | None = None) -> Iterator[Check]:
     yield _directory("root", config.root, host)
     yield _directory("state", config.state, host)
     yield _file_system(config.root, host)
+    yield from _user_ids(config, host)
     yield _socket_path(config)
     yield _clock()
     yield from _node(config)
@@ -217,7 +218,7 @@ def _seccomp_profile(config: Config, host: Host) -> Check:
 def _directory(name: str, path: Path, host: Host) -> Check:
     """A directory of ours: our own, writable by nobody else, with room; or one that we can make."""
     label = f"{name} directory"
-    existing = next(place for place in (path, *path.parents) if place.exists())
+    existing = _existing(path)
     if not existing.is_dir():
         return Check(label, "fail", f"{existing} is no directory", f"set AOS_{name.upper()} to another path")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -237,6 +238,11 @@ def _directory(name: str, path: Path, host: Host) -> Check:
     return Check(label, "ok", f"{path}, {room}")
 
 
+def _existing(path: Path) -> Path:
+    """It, or the nearest of what holds it."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def _file_system(root: Path, host: Host) -> Check:
     """The upper directory of an overlay needs extended attributes, and cannot itself be on an overlay."""
     kind, length = "", -1
@@ -253,6 +259,13 @@ def _file_system(root: Path, host: Host) -> Check:
             "set AOS_ROOT to a directory on ext4, xfs or btrfs",
         )
     return Check("file system", "ok", f"{root} is on {kind or 'an unknown file system'}")
+
+
+def _user_ids(config: Config, host: Host) -> Iterator[Check]:
+    if host.uid == 0 and host.read("proc/sys/user/max_user_namespaces").strip() not in ("", "0"):
+        from aos.cli._user_id_checks import check_user_ids
+
+        yield check_user_ids(config, _existing(config.root))
 
 
 def _socket_path(config: Config) -> Check:

@@ -112,6 +112,7 @@ def _out(root: Place, source: str, target: str, args: Arguments) -> None:
 
 def _in(root: Place, source: str, target: str, args: Arguments) -> None:
     """From this host to an agent."""
+    root.become_its_root()
     above = root.look("/")
     owner = None if args["archive"] or above is None else (above.st_uid, above.st_gid)
     if source == "-":

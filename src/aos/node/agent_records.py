@@ -80,12 +80,19 @@ def _replica(node: Node, agent: Agent, number: int) -> dict[str, Any]:
         "restart_at": replica.restart_at,
         "failures": replica.failures,
         "log": str(node.processes.log_of(agent.id, number)),
+        "user_ids": _user_ids(node.runtime.users_of(SandboxId(process.sandbox))),
         **{
             kind: {"status": status, "answers": msgspec.to_builtins(probes.answers(process.pid, kind))}
             for kind, status in (("health", process.health), ("readiness", process.ready))
             if status not in ("", None)
         },
     }
+
+
+def _user_ids(users: tuple[int, ...] | str) -> dict[str, object] | None:
+    if isinstance(users, str):
+        return {"host": users} if users else None
+    return {"first": users[0], "count": users[1]}
 
 
 def _processes(node: Node, agent: Agent) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ class RuntimeFacade:
         self._default = default
         self._isolation = isolation
         self._where: dict[SandboxId, str] = {}
+        self._users: dict[SandboxId, tuple[int, ...] | str] = {}
         self._infos: dict[str, RuntimeInfo] = {}
         self.check(default)
 
@@ -47,6 +48,10 @@ class RuntimeFacade:
     def name_of(self, id: SandboxId) -> str | None:
         """The backend of a sandbox that is known so far."""
         return self._where.get(id)
+
+    def users_of(self, id: SandboxId) -> tuple[int, ...] | str:
+        """Whose user ids a sandbox that is known so far has, as `Sandbox.users` says it."""
+        return self._users.get(id, "")
 
     async def candidates(self) -> list[Candidate]:
         """Every backend with what it is, or why it does not work on this host."""
@@ -78,7 +83,7 @@ class RuntimeFacade:
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
         name = (await self.choose(spec.runtime, Needs(spec.isolation, spec.needs))).name
         made = await self._backends[name].create(id, spec)
-        self._where[id] = name
+        self._know(made, name)
         return made
 
     async def start(self, id: SandboxId) -> None:
@@ -133,7 +138,7 @@ class RuntimeFacade:
         needs = Needs(spec.isolation, spec.needs | {"restore"})
         name = (await self.choose(spec.runtime, needs)).name
         made = await self._backends[name].restore(id, spec, image)
-        self._where[id] = name
+        self._know(made, name)
         return made
 
     async def delete(self, id: SandboxId, *, force: bool = False) -> None:
@@ -143,14 +148,19 @@ class RuntimeFacade:
             return
         await backend.delete(id, force=force)
         self._where.pop(id, None)
+        self._users.pop(id, None)
 
     async def list(self) -> list[Sandbox]:
         found = []
         for name, backend in self._backends.items():
             for sandbox in await backend.list():
-                self._where[sandbox.id] = name
+                self._know(sandbox, name)
                 found.append(sandbox)
         return found
+
+    def _know(self, sandbox: Sandbox, name: str) -> None:
+        self._where[sandbox.id] = name
+        self._users[sandbox.id] = sandbox.users
 
     async def _find(self, id: SandboxId) -> Runtime:
         if id not in self._where:

@@ -12,6 +12,8 @@ systemd-nspawn end below it).
 from __future__ import annotations
 
 import fcntl
+import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,22 +45,30 @@ class IdRanges:
         users, groups = (_range_of_root(etc / name) for name in ("subuid", "subgid"))
         return cls(users if users is not None and users == groups else _DEFAULT)
 
+    def __len__(self) -> int:
+        return self.pool[1] // _COUNT
+
     def claim(self, owner: Path) -> IdMap:
         """A range for the sandbox whose directory, which exists, is `owner`. ResourceExhausted `ids-exhausted`."""
         self.claims.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for first in self._firsts():
+        for first in self._firsts(owner):
             link = self.claims / str(first)
             try:
                 link.symlink_to(owner)
             except FileExistsError:
                 if not self._take_over(link, owner):
                     continue
-            return _id_map(first)
+            return self.map_from(first)
         raise ResourceExhausted(
-            f"all {self.pool[1] // _COUNT} id ranges of this host are in use",
+            f"all {len(self)} id ranges of this host are in use",
             code="ids-exhausted",
             hint='give it more with [isolation] ids = "FIRST:COUNT", or run with --userns host',
         )
+
+    @staticmethod
+    def map_from(first: int) -> IdMap:
+        extents = ((0, first, _COUNT),)
+        return IdMap(extents, extents)
 
     def release(self, first: int, owner: Path) -> None:
         """Leave the range to others, a little earlier than when the next one finds out."""
@@ -69,9 +79,11 @@ class IdRanges:
         except OSError:
             pass
 
-    def _firsts(self) -> Iterator[int]:
-        first, count = self.pool
-        return iter(range(first, first + count - _COUNT + 1, _COUNT))
+    def _firsts(self, owner: Path) -> Iterator[int]:
+        """From another one on for each owner, so that the first is likely to be free, however many are not."""
+        first, ranges = self.pool[0], len(self)
+        begin = zlib.crc32(os.fsencode(owner))
+        return (first + (begin + number) % ranges * _COUNT for number in range(ranges))
 
     def _take_over(self, link: Path, owner: Path) -> bool:
         """Whether the sandbox that had it is gone, and it is ours now."""
@@ -119,8 +131,3 @@ def _range_of_root(file: Path) -> tuple[int, int] | None:
             except InvalidArgument:
                 return None
     return None
-
-
-def _id_map(first: int) -> IdMap:
-    extents = ((0, first, _COUNT),)
-    return IdMap(extents, extents)

@@ -66,7 +66,9 @@ class Policy:
     host_network: bool = True
     """Whether an agent may have the host's network."""
     host_users: bool = True
-    """Whether an agent may have the host's user ids where the installation gives it its own."""
+    """Whether an agent may ask for the host's user ids."""
+    own_users: bool = False
+    """Whether an agent that does not ask for the host's user ids must have its own, where it could do without."""
 
     def check(self, spec: AgentSpec, volumes: Path) -> AgentSpec:
         """The specification with the sources of its mounts canonical. PermissionDenied `mount-refused`,
@@ -102,6 +104,8 @@ class Policy:
                 code="userns-refused",
                 hint="[isolation] host_users = true in the configuration allows it",
             )
+        if self.own_users and confinement.users in ("", "auto"):
+            spec = replace(spec, confinement=replace(confinement, users="private"))
         mounts = tuple(self._mount(mount, volumes) for mount in spec.mounts)
         return replace(spec, mounts=mounts)
 

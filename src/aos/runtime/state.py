@@ -108,3 +108,6 @@ class Sandbox:
     pid: int | None = None
     """Of the entrypoint, in the host's pid namespace; None before create has finished and after the exit."""
     exit: ExitStatus | None = None
+    users: tuple[int, ...] | str = ""
+    """Whose user ids it has: (first, how many) of the host's ids that are its own, or why it has the host's; empty
+    where the backend does not say."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +102,25 @@ def test_a_host_that_lacks_something(
     check = checks(config, host)[name]
     assert check.status == status
     assert (check.hint or "").startswith(hint)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("changed", "status", "words"),
+    [
+        ({}, "ok", "for 2 agents at once, from 1048576 on"),
+        ({"root": Path("/proc/aos")}, "warn", "agents have the host's: the ids of /proc cannot be mapped"),
+        ({"root": Path("/proc/aos"), "users": "private"}, "fail", "agents cannot run"),
+        ({"users": "host"}, "warn", "agents have the host's, unless"),
+    ],
+)
+def test_user_ids_of_agents(
+    changed: dict[str, Any], status: str, words: str, config: Config, host: Host
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root (sudo make test)")
+    check = checks(replace(config, **{"ids": "1048576:131072", **changed}), host)["own user ids"]
+    assert check.status == status and check.message.startswith(words)
 
 
 @pytest.mark.parametrize(

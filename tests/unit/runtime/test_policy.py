@@ -96,3 +96,10 @@ def test_profiles_of_system_calls(tmp_path: Path) -> None:
 def test_user_ids_of_the_host() -> None:
     Policy().check(_asking(users="host"), VOLUMES)
     assert _refused(Policy(host_users=False), _asking(users="host")) == "userns-refused"
+
+
+def test_who_does_not_ask_for_the_hosts_must_have_its_own_where_that_is_demanded() -> None:
+    demanding = Policy(own_users=True)
+    for asked, checked in (("", "private"), ("auto", "private"), ("private", "private"), ("host", "host")):
+        assert demanding.check(_asking(users=asked), VOLUMES).confinement.users == checked
+        assert Policy().check(_asking(users=asked), VOLUMES).confinement.users == asked

@@ -235,7 +235,9 @@ class SupervisedRuntime:
         status = read_status(self._host.sandboxes / id)
         if state is SandboxState.STOPPED and status is None:
             status = await self._ends.wait(id)
-        return Sandbox(id, state, None if status else self._host.pid(id), status)
+        record = Record.read(self._host.sandboxes / id)
+        users = record.users if record is not None else ""
+        return Sandbox(id, state, None if status else self._host.pid(id), status, users)
 
     async def _change(self, id: SandboxId, verb: str, allowed: Callable[[SandboxState], bool]) -> None:
         state = self._host.state(id)

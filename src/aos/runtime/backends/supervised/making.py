@@ -160,7 +160,7 @@ class Making:
             if users is not None:
                 users.close()
         self._ends.watch(id, record)
-        return Sandbox(id, SandboxState.CREATED, pid)
+        return Sandbox(id, SandboxState.CREATED, pid, users=record.users)
 
     async def _group(self, id: SandboxId, limits: Limits) -> None:
         """Make its control group: dozens of short system calls, in a thread, so that other work goes on beside."""

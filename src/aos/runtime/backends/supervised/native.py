@@ -37,8 +37,9 @@ _MS_PRIVATE = 1 << 18
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_IDMAP = 1, 2, 4, 0x100000
 _CLONE_VM, _CLONE_NEWUSER, _CLONE_NEWNET = 0x100, 0x10000000, 0x40000000
 _STACK = 64 << 10
-_HELPER_SECONDS = 5
-"""How long the helper of a user namespace lives where its maker is killed in between."""
+_ATTEMPTS, _NETWORK_USECONDS = 8, 250_000
+"""How long the helper of a network namespace lives, in which it must have been looked at: it holds what its maker had
+open, so that one who is killed in between is missed no longer than this. On a busy host that may take another attempt."""
 
 
 class _How(ctypes.Structure):
@@ -120,29 +121,46 @@ def namespaces(ids: IdMap, *, network: bool) -> tuple[int, int | None]:
     """Descriptors of a new user namespace with this map and, if it shall own one, of a new network namespace.
 
     Only a process of one thread may make one, so a helper does: it shares our memory, as a child of vfork does, and runs
-    nothing but sleep(3) of the C library on a stack of its own.
+    nothing but usleep(3) of the C library on a stack of its own. A user namespace can be taken from one that has ended,
+    a network namespace cannot.
     """
-    stack = ctypes.create_string_buffer(_STACK)
-    top = (ctypes.addressof(stack) + _STACK) & ~15
-    clone = libc().clone
-    clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
-    sleep = ctypes.cast(libc().sleep, ctypes.c_void_p)
-    flags = _CLONE_VM | _CLONE_NEWUSER | (_CLONE_NEWNET if network else 0)
-    pid = int(clone(sleep, top, flags | signal.SIGCHLD, _HELPER_SECONDS))
-    if pid < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    try:
-        for name, extents in (("uid_map", ids.uids), ("gid_map", ids.gids)):
-            text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in extents)
-            with open(f"/proc/{pid}/{name}", "w") as file:  # noqa: PTH123 - on the start path
-                file.write(text)
-        users = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    attempts = _ATTEMPTS
+    while True:
         try:
-            return users, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if network else None
+            return _namespaces(ids, network=network)
+        except FileNotFoundError:  # the helper has ended before we could look
+            attempts -= 1
+            if not attempts:
+                raise
+
+
+def _namespaces(ids: IdMap, *, network: bool) -> tuple[int, int | None]:
+    stack = ctypes.create_string_buffer(_STACK)
+    pid = _helper(stack, _CLONE_NEWUSER | (_CLONE_NEWNET if network else 0), _NETWORK_USECONDS * network)
+    try:
+        owned = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if network else None
+        try:
+            for name, extents in (("uid_map", ids.uids), ("gid_map", ids.gids)):
+                text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in extents)
+                with open(f"/proc/{pid}/{name}", "w") as file:  # noqa: PTH123 - on the start path
+                    file.write(text)
+            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC), owned
         except BaseException:
-            os.close(users)
+            if owned is not None:
+                os.close(owned)
             raise
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def _helper(stack: ctypes.Array[ctypes.c_char], namespaces: int, useconds: int) -> int:
+    top = (ctypes.addressof(stack) + _STACK) & ~15
+    clone = libc().clone
+    clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    sleep = ctypes.cast(libc().usleep, ctypes.c_void_p)
+    pid = int(clone(sleep, top, _CLONE_VM | namespaces | signal.SIGCHLD, useconds))
+    if pid < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return pid

@@ -72,6 +72,11 @@ class Record:
         """The root file system, as the sandbox has left it so far."""
         return LayerTree([*map(Path, self.layers), Path(self.upper)])
 
+    @property
+    def users(self) -> tuple[int, ...] | str:
+        """As Sandbox has them."""
+        return self.ids or self.host_ids
+
     def conmon_lives(self) -> bool:
         return process_start(self.conmon) == self.conmon_start
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aos.runtime.id_ranges import IdRanges
     from aos.runtime.spec import AgentSpec
 
-__all__ = ["IdHost", "UserIds", "choose_ids"]
+__all__ = ["IdHost", "UserIds", "check_ids", "choose_ids"]
 
 
 class IdHost(Protocol):
@@ -93,6 +93,19 @@ def choose_ids(host: IdHost, directory: Path, spec: AgentSpec, layers: Path | No
         if wanted == "private":
             raise
         return error.message.partition(": ")[2] or error.message
+
+
+def check_ids(ranges: IdRanges, *paths: Path) -> None:
+    """FailedPrecondition `user-namespace-unavailable` where no sandbox could have ids of its own that is shown these."""
+    try:
+        namespace, _ = namespaces(ranges.map_from(ranges.pool[0]), network=False)
+    except OSError as error:
+        raise _unavailable(f"no user namespace can be made: {error.strerror}") from error
+    try:
+        for path in paths:
+            _try(path, namespace)
+    finally:
+        os.close(namespace)
 
 
 def _own(ranges: IdRanges, directory: Path, spec: AgentSpec, layers: Path) -> UserIds:
