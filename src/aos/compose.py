@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from aos.registry.exchange import Exchange
     from aos.registry.local import LocalRegistry
     from aos.runtime.facade import RuntimeFacade
+    from aos.runtime.network.examine import Findings
     from aos.runtime.network.maker import BridgeMaker
     from aos.runtime.policy import Policy
     from aos.runtime.protocol import Runtime
@@ -586,6 +587,17 @@ def _policy(config: Config) -> Policy:
         own_users=config.users == "private" or not config.host_users,
         host_network=config.network_host == "allow",
     )
+
+
+def network_findings(config: Config) -> Findings:
+    """What would keep agents of root's installation from networks of their own."""
+    from aos.runtime.network.examine import examine_network
+
+    network = bridge_network(config)()
+    try:
+        return examine_network(network)
+    finally:
+        network.close()
 
 
 def own_user_ids(config: Config, snapshots: Path) -> tuple[int, int]:

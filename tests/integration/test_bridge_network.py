@@ -12,6 +12,7 @@ import pytest
 
 from aos.runtime.network import links, nftables
 from aos.runtime.network.bridge import BridgeConfig, BridgeNetwork
+from aos.runtime.network.examine import examine_network
 from aos.runtime.network.lease import Lease
 from aos.runtime.spec import NetworkSpec, Port
 from fix_installation import requires, requires_root
@@ -126,5 +127,40 @@ def test_threads_and_processes_take_turns(inside: Inside, networks: Make, tmp_pa
             thread.join()
         assert len({lease.address for lease in found}) == 16
         assert len(both[0].facts().leases) == 16
+
+    inside(work)
+
+
+FOREIGN = (
+    ("ip filter", "FORWARD", "forward", "drop"),
+    ("ip filter", "INPUT", "input", "drop"),
+    ("inet aos_other", "forward", "forward", "drop"),
+    ("inet mild", "forward", "forward", "accept"),
+)
+
+
+def test_what_would_keep_agents_from_networks_is_found_and_nothing_is_made(
+    inside: Inside, networks: Make, tmp_path: Path
+) -> None:
+    requires("nft")
+
+    def work() -> None:
+        found = examine_network(networks(tmp_path))
+        assert (found.kernel, found.taken, found.drops) == ("", None, ())
+        with links.open_route() as route, nftables.open_netfilter() as netfilter:
+            assert nftables.tables(netfilter) == set()
+            assert links.index_of(route, "aos-doctor") is None
+        assert not (tmp_path / "network").exists()
+        for table, chain, hook, policy in FOREIGN:
+            subprocess.run(["nft", f"add table {table}"], check=True)
+            base = f"{{ type filter hook {hook} priority 0; policy {policy}; }}"
+            subprocess.run(["nft", f"add chain {table} {chain} {base}"], check=True)
+        assert examine_network(networks(tmp_path)).drops == ("filter FORWARD",)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "route", "add", found.pool, "dev", "lo"], check=True)
+        other = BridgeNetwork(BridgeConfig("aos-test", tmp_path / "network", found.pool))
+        taken = examine_network(other).taken
+        other.close()
+        assert taken is not None and taken.code == "network-pool-taken"
 
     inside(work)

@@ -79,7 +79,7 @@ def examine(config: Config, host: Host | None = None) -> Iterator[Check]:
     yield _directory("root", config.root, host)
     yield _directory("state", config.state, host)
     yield _file_system(config.root, host)
-    yield from _user_ids(config, host)
+    yield from _of_root(config, host)
     yield _socket_path(config)
     yield _clock()
     yield from _node(config)
@@ -261,11 +261,13 @@ def _file_system(root: Path, host: Host) -> Check:
     return Check("file system", "ok", f"{root} is on {kind or 'an unknown file system'}")
 
 
-def _user_ids(config: Config, host: Host) -> Iterator[Check]:
-    if host.uid == 0 and host.read("proc/sys/user/max_user_namespaces").strip() not in ("", "0"):
-        from aos.cli._user_id_checks import check_user_ids
+def _of_root(config: Config, host: Host) -> Iterator[Check]:
+    if host.uid == 0:
+        from aos.cli._root_checks import check_user_ids, examine_networks
 
-        yield check_user_ids(config, _existing(config.root))
+        if host.read("proc/sys/user/max_user_namespaces").strip() not in ("", "0"):
+            yield check_user_ids(config, _existing(config.root))
+        yield from examine_networks(config, host)
 
 
 def _socket_path(config: Config) -> Check:

@@ -175,10 +175,14 @@ class BridgeNetwork:
         with self._changing("restore the network of sandboxes"):
             self._settle()
 
+    def pool(self) -> IPv4Network:
+        """The addresses of a bridge that may not be there yet. FailedPrecondition `network-pool-taken`."""
+        return self._leases.pool() or self._choose_pool()
+
     def facts(self) -> BridgeFacts:
         """Of a bridge that may not be there yet."""
         with self._changing("look at the network of sandboxes"):
-            pool = self._leases.pool() or self._choose_pool()
+            pool = self.pool()
             leases = tuple((directory.name, lease) for directory, lease in self._live())
         gateway = str(gateway_of(pool))
         capacity = pool.num_addresses - 3

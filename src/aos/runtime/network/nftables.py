@@ -54,6 +54,7 @@ __all__ = [
     "destination",
     "destination_local",
     "dnat",
+    "foreign_drops",
     "from_link",
     "goto",
     "jump",
@@ -74,12 +75,14 @@ __all__ = [
 ]
 
 _NETFILTER = 12  # of socket(AF_NETLINK)
-_SUBSYSTEM, _BEGIN, _END, _INET = 10, 0x10, 0x11, 1
+_SUBSYSTEM, _BEGIN, _END = 10, 0x10, 0x11
+_ANY, _INET, _IP = 0, 1, 2  # families: NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4
 (
     _NEWTABLE,
     _GETTABLE,
     _DELTABLE,
     _NEWCHAIN,
+    _GETCHAIN,
     _DELCHAIN,
     _NEWRULE,
     _DELRULE,
@@ -87,7 +90,7 @@ _SUBSYSTEM, _BEGIN, _END, _INET = 10, 0x10, 0x11, 1
     _NEWELEM,
     _DELELEM,
     _NEWGEN,
-) = (*(0, 1, 2, 3, 5, 6, 8, 9, 12, 14, 15),)
+) = (*(0, 1, 2, 3, 4, 5, 6, 8, 9, 12, 14, 15),)
 TABLE_EVENTS = frozenset(_SUBSYSTEM << 8 | kind for kind in (0, 2, 3, 5, 6, 8, 9, 11, 12, 14))
 """Types of events of what comes and goes: tables, chains, rules, sets, elements. The first attribute of each is the table's
 name."""
@@ -117,6 +120,21 @@ def commit(netfilter: Netlink, messages: Iterable[Message]) -> None:
 
 def tables(netfilter: Netlink) -> set[str]:
     return {table_of(body) for body in netfilter.dump(_message(_GETTABLE, DUMP))}
+
+
+def foreign_drops(netfilter: Netlink, own: str) -> list[str]:
+    """Chains through which forwarded IPv4 packets go, and which drop what no rule of theirs accepts: `TABLE CHAIN`. Not
+    those in tables whose names begin with `own`."""
+    found = []
+    for body in netfilter.dump(_message(_GETCHAIN, DUMP, family=_ANY)):
+        values, table = attributes(body[4:]), table_of(body)
+        if body[0] not in (_INET, _IP) or 4 not in values or table.startswith(own):
+            continue  # 4: NFTA_CHAIN_HOOK, which jump targets have not
+        hook = struct.unpack("!I", attributes(values[4])[1])[0]
+        policy = struct.unpack("!I", values[5])[0] if 5 in values else 1
+        if hook == HOOKS["forward"] and policy == 0:
+            found.append(f"{table} {values[3].rstrip(bytes(1)).decode(errors='replace')}")
+    return found
 
 
 def table_of(body: bytes) -> str:
@@ -206,8 +224,8 @@ def port_target(address: bytes, port: int) -> bytes:
 # What a rule is made of, in the order it is looked at.
 
 
-def _message(kind: int, flags: int, body: bytes = b"") -> Message:
-    return Message(_SUBSYSTEM << 8 | kind, flags, struct.pack("!BBH", _INET, 0, 0) + body)
+def _message(kind: int, flags: int, body: bytes = b"", *, family: int = _INET) -> Message:
+    return Message(_SUBSYSTEM << 8 | kind, flags, struct.pack("!BBH", family, 0, 0) + body)
 
 
 def _expression(name: str, *values: bytes) -> bytes:
