@@ -109,6 +109,15 @@ def test_ulimits(aos: Installation) -> None:
     assert aos("exec", agent, "sh", "-c", "ulimit -n").out.strip() == "64"
 
 
+def test_who_goes_over_an_ulimit_ends_with_that_cause(aos: Installation) -> None:
+    write = "dd if=/dev/zero of=/file bs=1k count=100; exit $?"
+    aos("run", "--name", "one", "--ulimit", "fsize=4096", "busybox:1", "-c", write, check=128 + 25)
+    exit = aos("inspect", "one", "-o", "json").json[0]["exit"]
+    assert (exit["cause"], exit["detail"]) == ("limit", "it went over its RLIMIT_FSIZE")
+    aos("run", "--name", "two", "busybox:1", "-c", "kill -XFSZ $$; exit 153", check=128 + 25)
+    assert aos("inspect", "two", "-o", "json").json[0]["exit"]["cause"] == "signaled", "it has no such limit"
+
+
 def test_a_secret_is_a_file_in_memory_and_nowhere_else(aos: Installation, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("correct-horse-battery\n")
     aos = replace(aos, environ={**aos.environ, "KEY_OF_TEST": "from-the-environment"})

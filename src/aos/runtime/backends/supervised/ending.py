@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -20,14 +21,18 @@ from aos.runtime.state import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from pathlib import Path
 
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.state import Cause
 
 __all__ = ["Ends"]
 
 _T = TypeVar("_T")
 
+_LIMITS = {signal.SIGXCPU: "RLIMIT_CPU", signal.SIGXFSZ: "RLIMIT_FSIZE"}
+"""The limits of setrlimit(2) by whose signals the kernel ends who goes over them."""
 _ENROLL_SECONDS = 0.2
 """How long after its creation conmon joins its sandbox's cgroup. Moving a process waits for a grace period of the
 kernel in each hierarchy, 12 ms in all on version 1, and holds up every fork meanwhile: not on the start path."""
@@ -92,15 +97,14 @@ class Ends:
         else:
             code, signum = decode_exit(written[0])
             usage = self._host.cgroups.usage(group)
-            oom = signum == signal.SIGKILL and self._host.cgroups.oom_kills(group) > 0
-            status = ExitStatus(
-                "oom" if oom else "exited" if signum is None else "signaled",
-                code,
-                signum,
-                written[1],
-                replace(usage, memory_bytes=None, pids=None),
-                "killed by the kernel for want of memory" if oom else "",
-            )
+            cause: Cause = "exited" if signum is None else "signaled"
+            detail = ""
+            if signum == signal.SIGKILL and self._host.cgroups.oom_kills(group) > 0:
+                cause, detail = "oom", "killed by the kernel for want of memory"
+            elif signum in _LIMITS and _LIMITS[signal.Signals(signum)] in _limits(directory):
+                cause, detail = "limit", f"it went over its {_LIMITS[signal.Signals(signum)]}"
+            used = replace(usage, memory_bytes=None, pids=None)
+            status = ExitStatus(cause, code, signum, written[1], used, detail)
         with contextlib.suppress(FileNotFoundError):
             write_status(directory, status)
         self._after(self._release(id), f"network of {id}")
@@ -125,6 +129,15 @@ class Ends:
 
     def forget(self, id: SandboxId) -> None:
         self._ends.pop(id, None)
+
+
+def _limits(directory: Path) -> set[str]:
+    """Names of the limits that its processes were started with."""
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+        return {limit["type"] for limit in config["process"]["rlimits"]}
+    except (OSError, ValueError, KeyError):
+        return set()
 
 
 async def _until_gone(record: Record) -> int | None:
