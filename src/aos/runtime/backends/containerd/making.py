@@ -105,7 +105,8 @@ class Making:
             if users is not None:
                 users.close()
         self._ends.watch(id)
-        return Sandbox(id, SandboxState.CREATED, pid)
+        ids = chosen if isinstance(chosen, str) else chosen.ids.uids[0][1:]
+        return Sandbox(id, SandboxState.CREATED, pid, users=ids)
 
     async def start(self, id: SandboxId) -> None:
         from aos.runtime.backends.containerd._api.services import tasks_pb2
