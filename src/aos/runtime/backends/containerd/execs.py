@@ -164,10 +164,8 @@ class Execs:
         try:
             await self._host.tasks("Start", tasks_pb2.StartRequest(container_id=id, exec_id=exec_id))
         except AosError as error:
-            if isinstance(error, NotFound) or await self._gone(
-                id
-            ):  # what is said then is about what was missing
-                return _lost()
+            if isinstance(error, NotFound) or await self._gone(id):
+                return _lost()  # what is said then is about what was missing
             raise failure(error.message, waiting.process.args[0], self._host.tree(id)) from error
         waiting.begin()
         return await self._ended(id, exec_id, ended)
