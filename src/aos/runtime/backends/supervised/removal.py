@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, Internal
@@ -63,7 +64,7 @@ class Removal:
         await release(self._host, id)
         await self._remove_group(id)
         # Renamed first: a directory that is there is a sandbox, whole or half-made, and never a half-removed one.
-        doomed = directory.with_name(f".{id}")
+        doomed = directory.with_name(f".{id}.{os.urandom(4).hex()}")  # one may be left of an earlier namesake
         self._host.tool.forget(self._host, id)
         with contextlib.suppress(FileNotFoundError):
             directory.rename(doomed)
