@@ -46,6 +46,9 @@ def main() -> int:
     claims = [claim for outcome in outcomes.values() for claim in outcome.claims]
     print_series(outcomes)
     print_claims(claims)
+    for name, outcome in outcomes.items():
+        if why := outcome.facts.get("not measured"):
+            print(f"{name}: not measured: {why}")
     output = args.output or RESULTS / f"{time.strftime('%Y-%m-%d', time.gmtime(begin))}.json"
     output.write_text(json.dumps(as_json(begin, args.rounds, outcomes), indent=1) + "\n")
     print(f"\nraw figures: {output}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fix_installation import end_process
-from lives import KINDS, LOST, Life, Trouble
+from lives import KINDS, LOST, POOLED, Life, Trouble
 from traces import SETTLE, namespaces_of
 from victims import VICTIMS, Victim, victims
 
@@ -81,6 +81,7 @@ class Campaign:
 
     def run(self) -> Record:
         print(f"CAMPAIGN_SEED={self.seed}")  # shown when it fails
+        self.aos("pool", "set", "--size", "2", "busybox:1", "-c", POOLED)
         dice = random.Random(self.seed)
         with ThreadPoolExecutor(WORKERS + 1) as threads:
             work = [
@@ -90,6 +91,7 @@ class Campaign:
             for one in (killer, *work):
                 one.result()
         self.account()
+        self.aos("pool", "rm", "busybox:1")
         return self.record
 
     def kill(self, dice: random.Random) -> None:
@@ -145,7 +147,7 @@ class Campaign:
         waited = self.ask("wait", life.name).out.split()
         exit = self.exit_of(life)
         assert waited == [str(exit["shell_code"])], (life, waited, exit)
-        if exit["cause"] == "lost" and not self.mark(life).exists():
+        if exit["cause"] == "lost" and not self.runs(life, exit):
             self.judge(life)
             self.ask("rm", life.name, unless=("no agent",))
             return False
@@ -159,7 +161,8 @@ class Campaign:
 
     def start(self, life: Life) -> None:
         """Run it, again when a kill prevented that."""
-        words = ["run", *life.options, "-v", f"{self.marks}:/marks", "--name", life.name]
+        words = ["run", *life.options, "--name", life.name]
+        words += [] if life.kind == "pooled" else ["-v", f"{self.marks}:/marks"]
         words += ["--restart", "on-failure"] if life.restarts else []
         words += [] if life.kind == "foreground" else ["-d"]
         words += ["busybox:1", "-c", life.script]
@@ -233,9 +236,12 @@ class Campaign:
     def ask_json(self, *words: str) -> Any:
         return json.loads(self.ask(*words).out)
 
-    def mark(self, life: Life) -> Path:
-        """What an agent writes first: there when its process ran."""
-        return self.marks / life.name
+    def runs(self, life: Life, exit: dict[str, Any]) -> int:
+        """How often its processes ran, as they wrote first of all; `exit`: of the only one, where it has no mark."""
+        if life.kind == "pooled":
+            return int("ran" in exit["tail"])
+        mark = self.marks / life.name
+        return mark.read_text().count("\n") if mark.exists() else 0
 
     def exit_of(self, life: Life) -> dict[str, Any]:
         [agent] = self.ask_json("inspect", life.name)
@@ -248,7 +254,7 @@ class Campaign:
         """The record of each of its processes must be true, and as many have run as have left a mark."""
         [agent] = self.ask_json("inspect", life.name)
         processes = agent["processes"]
-        ran = self.mark(life).read_text().count("\n") if self.mark(life).exists() else 0
+        ran = self.runs(life, agent["exit"])
         certain = possible = 0
         for process in processes:
             exit, trouble = process["exit"], self.record.troubles[process["sandbox"]]

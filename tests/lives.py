@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import random
 
-__all__ = ["KINDS", "LOST", "Life", "Trouble"]
+__all__ = ["KINDS", "LOST", "POOLED", "Life", "Trouble"]
 
-KINDS = ("foreground", "detached", "killed", "stopped", "restarting", "paused", "executing", "forced")
+KINDS = (
+    "foreground",
+    "detached",
+    "killed",
+    "stopped",
+    "restarting",
+    "paused",
+    "executing",
+    "forced",
+    "pooled",
+)
+POOLED = "echo ran; sleep 0.1; exit 33"
+"""What is the same for all that come out of a pool; a mark would need a mount, which no pool has."""
 LOST = 255
 """What a shell is told of an exit that nobody knows."""
 _MISTAKABLE = (11, 125)
@@ -56,11 +68,12 @@ class Life:
     @classmethod
     def drawn(cls, number: int, dice: random.Random) -> Life:
         kind = dice.choice(KINDS)
-        known = {"killed": 137, "executing": 137, "forced": 137, "restarting": 0}
+        known = {"killed": 137, "executing": 137, "forced": 137, "pooled": 33, "restarting": 0}
         code = known.get(kind) or dice.choice([code for code in range(1, 100) if code not in _MISTAKABLE])
         code = 0 if kind == "restarting" else code
         options: tuple[str, ...] = ("--network", "bridge") if dice.random() < 0.3 else ()
         options += ("--userns", "private") if dice.random() < 0.2 else ()
+        options = () if kind == "pooled" else options
         return cls(f"life-{number}", kind, code, round(dice.uniform(0, 0.4), 3), dice.random() < 0.5, options)
 
     @property
@@ -70,6 +83,8 @@ class Life:
     @property
     def script(self) -> str:
         """Writes a line into its mark first, for each time that it runs."""
+        if self.kind == "pooled":
+            return POOLED
         return f"echo >> /marks/{self.name}; " + {
             "killed": "sleep 1000",
             "executing": "sleep 1000; true",

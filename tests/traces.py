@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +102,17 @@ def namespaces_of(config: Config) -> set[frozenset[str]]:
     return {names for pid in pids if len(names := _namespaces(Path("/proc") / pid) - ours) > 1}
 
 
-def namespaces_in(sets: set[frozenset[str]]) -> list[str]:
-    """The processes of the host that live in all namespaces of one of the sets.
+def namespaces_in(sets: set[frozenset[str]], config: Config) -> list[str]:
+    """The processes of the host that live in all namespaces of one of the sets, and in no group of another installation.
 
-    All, because the kernel gives the number of a namespace that is gone to the next one.
+    The kernel gives the numbers of namespaces that are gone to the next ones, and another's sandbox may get all.
     """
-    found = {process.name: _namespaces(process) for process in _processes()}
+    others = re.compile(rf"/aos-(?!{config.installation.removeprefix('aos-')})[0-9a-f]{{8}}/")
+    found = {
+        process.name: _namespaces(process)
+        for process in _processes()
+        if not others.search(_read(process / "cgroup"))
+    }
     return [
         f"process {pid} in {sorted(has & names)}"
         for pid, has in found.items()

@@ -79,6 +79,8 @@ def campaign(world: World, kills: int, seed: int) -> Record:
     """Run one on a host that has been used before, and compare what there is before and after."""
     aos = world.installation
     aos("run", "--rm", "--network", "bridge", "busybox:1", "-c", "true")
+    aos("pool", "set", "--size", "1", "busybox:1")
+    aos("pool", "rm", "busybox:1")
     aos("node", "stop")
     before = Belongings.of(world)
     one = Campaign(aos, kills, seed)
@@ -86,7 +88,7 @@ def campaign(world: World, kills: int, seed: int) -> Record:
     shutil.rmtree(one.marks)
     aos("node", "stop")
     deadline = time.monotonic() + SETTLE  # files of a sandbox go after the answer
-    while left := before.difference(Belongings.of(world)) + namespaces_in(record.namespaces):
+    while left := before.difference(Belongings.of(world)) + namespaces_in(record.namespaces, aos.config):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
     return record
