@@ -20,12 +20,12 @@ import pytest
 from aos.compose import bridge_network
 from aos.config import Config
 from aos.content.store import ContentStore
-from aos.errors import AlreadyExists, Unavailable
+from aos.errors import AlreadyExists, FailedPrecondition, Unavailable
 from aos.package import load_package
 from aos.registry.local import LocalRegistry
 from aos.runtime.backends.containerd import ContainerdConfig, ContainerdRuntime
 from aos.runtime.backends.containerd.streams import holders
-from aos.runtime.spec import Mount, ProcessSpec, Rootfs
+from aos.runtime.spec import Confinement, Mount, ProcessSpec, Rootfs
 from aos.testing.runtime import case, collect, shell_command
 from device_cases import DeviceCases
 from fix_installation import end_process, requires_root
@@ -332,6 +332,25 @@ class OwnIdsCases(ContainerdCases):
                 assert os.stat("new", dir_fd=root).st_uid == outside
                 os.close(root)
         assert ranges[0] != ranges[1] and min(ranges) >= 65536
+
+    @case
+    async def test_a_containerd_whose_directories_are_closed(self, kit: ContainerdKit) -> None:
+        """The sandbox's root cannot walk to its root: told, or, where that may be, with the host's ids."""
+        kit.containerd.home.chmod(0o700)
+        try:
+            runtime = kit.make()
+            with pytest.raises(FailedPrecondition) as refused:
+                await runtime.create(self.id(), self.spec(kit, "sleep"))
+            assert refused.value.code == "user-namespace-unavailable"
+            assert "chmod" in str(refused.value.hint)
+            spec = replace(self.spec(kit, "sleep"), confinement=Confinement(users="auto"))
+            for _ in range(2):
+                id = self.id()
+                made = await runtime.create(id, spec)
+                assert "closed" in str(made.users)
+                await runtime.delete(id, force=True)
+        finally:
+            kit.containerd.home.chmod(0o711)
 
 
 class TestContainerd1WithIdsOfItsOwn(OwnIdsCases, TestContainerd1):

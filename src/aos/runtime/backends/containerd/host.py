@@ -68,6 +68,8 @@ class Host:
         self.sandboxes = config.root / "sandboxes" / handler.backend
         self._cgroups: Cgroups | None = None
         self._id_ranges: IdRanges | None = None
+        self.closed = ""
+        """Why no sandbox has user ids of its own, once that is known."""
         self.profiles = Profiles(config.seccomp)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree, resolve
-from aos.errors import AlreadyExists, AosError, Internal, NotFound
+from aos.errors import AlreadyExists, AosError, FailedPrecondition, Internal, NotFound
 from aos.runtime.backends.containerd.finish import finished
 from aos.runtime.backends.containerd.handlers import resources
 from aos.runtime.backends.containerd.joining import Joining, own_descriptor
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["Making", "swap_is_counted"]
 
 _OPEN_FILES = 1_048_576
+_CLOSED = re.compile(r"rootfs.*permission denied", re.IGNORECASE | re.DOTALL)
+"""How runc and crun say that the sandbox's root user cannot walk to its root file system."""
 _SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 LABEL_BACKEND = "aos.openos.dev/backend"
 
@@ -60,6 +63,20 @@ class Making:
         self._roots = Roots(host)
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
+        """A sandbox that would have ids of its own if it could has the host's where containerd's directories are closed to
+        them, which shows when its root is mounted there."""
+        if (spec.confinement.users or self._host.users) != "auto":
+            return await self._create(id, spec)
+        try:
+            return await self._create(id, spec, self._host.closed)
+        except FailedPrecondition as error:
+            if error.code != "user-namespace-unavailable":
+                raise
+            self._host.closed = error.message.partition(": ")[2]
+        return await self._create(id, spec, self._host.closed)
+
+    async def _create(self, id: SandboxId, spec: AgentSpec, host_users: str = "") -> Sandbox:
+        """`host_users`: why it is to have the host's ids, whatever it asks for."""
         check_spec(spec)
         self._host.handler.check(spec)
         devices = self._host.devices(spec.confinement.devices)
@@ -80,7 +97,7 @@ class Making:
             tree = root.tree
             spec = replace(spec, mounts=resolved_mounts(spec, tree))
             check_command(spec.process, tree, [mount.target.strip("/") for mount in spec.mounts])
-            chosen = choose_ids(self._host, directory, spec, root.layers)
+            chosen = host_users or choose_ids(self._host, directory, spec, root.layers)
             users = None if isinstance(chosen, str) else chosen
             joining = Joining(await connecting(self._host, directory, spec, users))
             await joining.enter()
@@ -97,6 +114,8 @@ class Making:
                 await joining.network.give_up()
             await self._removal.give_up(id)
             if isinstance(error, Internal) and error.code == "runtime-failed":
+                if users is not None and _CLOSED.search(error.message):
+                    raise _closed() from error
                 raise failure(error.message, spec.process.args[0], tree) from error
             raise
         finally:
@@ -233,6 +252,14 @@ class Making:
         )
         answer: tasks_pb2.CreateTaskResponse = await self._host.tasks("Create", request)
         return answer.pid
+
+
+def _closed() -> FailedPrecondition:
+    return FailedPrecondition(
+        "the sandbox cannot have user ids of its own: containerd's state directory is closed to other users",
+        code="user-namespace-unavailable",
+        hint="open the way to it (`chmod o+x`, as on /run/containerd), or run it with --userns host or auto",
+    )
 
 
 def _root_user(users: UserIds | None) -> tuple[int, int]:
