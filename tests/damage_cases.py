@@ -181,18 +181,6 @@ class DamageCases(SupervisedCases):
             assert (status.cause, status.signal) == ("signaled", signal.SIGKILL)
 
     @case
-    async def test_a_deletion_that_was_interrupted_is_no_obstacle_to_a_namesake(
-        self, kit: SupervisedKit
-    ) -> None:
-        runtime, id = kit.make(), self.id()
-        left = kit.sandboxes / f".{id}"
-        (left / "upper").mkdir(parents=True)
-        await runtime.create(id, self.shell(kit, "true"))
-        await runtime.delete(id, force=True)
-        assert await runtime.list() == []
-        assert not left.exists()
-
-    @case
     async def test_a_damaged_record_is_a_sandbox_that_can_be_removed(self, kit: SupervisedKit) -> None:
         runtime = kit.make()
         async with self.running(runtime, self.shell(kit, "sleep 1000 & exec sleep 1000")) as id:

@@ -106,6 +106,18 @@ class IsolatedCases(RuntimeConformance):
         await runtime.delete(id, force=True)
         assert not directory.exists()
 
+    @case
+    async def test_a_deletion_that_was_interrupted_is_no_obstacle_to_a_namesake(
+        self, kit: IsolatedKit
+    ) -> None:
+        runtime, id = kit.make(), self.id()
+        left = kit.sandboxes / f".{id}"
+        (left / "upper").mkdir(parents=True)
+        await runtime.create(id, self.shell(kit, "true"))
+        await runtime.delete(id, force=True)
+        assert await runtime.list() == []
+        assert not left.exists()
+
     @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.05])
     def test_a_cancelled_creation_leaves_nothing(self, kit: IsolatedKit, delay: float) -> None:
         async def go() -> None:

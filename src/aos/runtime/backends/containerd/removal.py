@@ -51,7 +51,7 @@ class Removal:
         await release(self._host, id)
         await self._remove_group(id)
         # Renamed first: a directory that is there is a sandbox, whole or half-made, and never a half-removed one.
-        doomed = directory.with_name(f".{id}")
+        doomed = directory.with_name(f".{id}.{os.urandom(4).hex()}")  # one may be left of an earlier namesake
         with contextlib.suppress(FileNotFoundError):
             directory.rename(doomed)
         self._ends.forget(id)
