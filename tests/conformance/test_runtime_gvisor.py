@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 from dataclasses import replace
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aos.compose import bridge_network
+from aos.errors import AosError
 from aos.runtime.backends.gvisor import Runsc
+from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
 from aos.runtime.spec import Limits
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
@@ -51,3 +55,28 @@ class TestRunsc(DamageCases):
             own = f"{kit.config.installation}/{id}/pids.max"
             [bound] = [int(path.read_text()) for path in Path("/sys/fs/cgroup").glob(f"*/{own}")]
             assert 4 < bound < 10_000
+
+    @case
+    async def test_a_call_that_ends_after_the_deletion_leaves_nothing(
+        self, kit: SupervisedKit, tmp_path: Path
+    ) -> None:
+        """Each call of runsc makes a lock of its container's name, also of one that is gone."""
+        script = tmp_path / "runsc"
+        script.write_text(
+            "#!/bin/sh\n"
+            f'for word; do [ "$word" != start ] || {{ : > {tmp_path}/begun; lock=$2/$(ls $2 | grep "[.]lock$" | head -1);'
+            f"until test -e {tmp_path}/deleted; do sleep 0.01; done; : > $lock; }}; done\n"
+            f'exec {kit.tool.find()} "$@"\n'
+        )
+        script.chmod(0o755)
+        config = SupervisedConfig(kit.config.root, kit.config.state, kit.config.installation)
+        runtime = SupervisedRuntime(config, Runsc(str(script)), kit.content, bridge_network(kit.config))
+        id = self.id()
+        await runtime.create(id, self.spec(kit, "sleep"))
+        starting = asyncio.create_task(runtime.start(id))
+        while not (tmp_path / "begun").exists():
+            await asyncio.sleep(0.01)
+        await kit.make().delete(id, force=True)
+        (tmp_path / "deleted").touch()
+        with pytest.raises(AosError):
+            await starting

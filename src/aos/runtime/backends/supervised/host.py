@@ -203,9 +203,13 @@ class Host:
         record = Record.read(self.sandboxes / id)
         runtime, options = (record.runtime, record.options) if record else (self.tools()[0], ())
         argv = [runtime, "--root", str(self.states), *options, verb, *arguments, id, *after]
-        return await run_tool(
-            argv, tool_environment(), seconds=self.config.tool_seconds, everything=everything
-        )
+        try:
+            return await run_tool(
+                argv, tool_environment(), seconds=self.config.tool_seconds, everything=everything
+            )
+        finally:
+            if not (self.sandboxes / id).exists():  # deleted meanwhile; a call may make what that had removed
+                self.tool.forget(self, id)
 
     async def kill_payload(self, id: SandboxId) -> None:
         group, pid, record = self.group(id), self.init(id), Record.read(self.sandboxes / id)

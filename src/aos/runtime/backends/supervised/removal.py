@@ -68,6 +68,7 @@ class Removal:
         self._host.tool.forget(self._host, id)
         with contextlib.suppress(FileNotFoundError):
             directory.rename(doomed)
+        self._host.tool.forget(self._host, id)  # again: a call that ended before saw a sandbox
         self._ends.forget(id)
         await asyncio.to_thread(remove_tree, doomed)
         if record is not None and record.ids:
