@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_user_ids", "examine_networks"]
 
+_FEW = 64
+"""Agents: some distributions give root one range of 65,536 ids."""
+
 
 def check_user_ids(config: Config, snapshots: Path) -> Check:
     """`snapshots`: an existing directory where layers are, or will be."""
@@ -25,19 +28,25 @@ def check_user_ids(config: Config, snapshots: Path) -> Check:
     if config.users == "host":
         why = "agents have the host's, unless they ask for their own"
         return Check(name, "warn", why, 'set [isolation] userns to "auto" in the configuration')
+    must = config.users == "private" or not config.host_users
+    so = "cannot run" if must else "have the host's"
     try:
         first, agents = own_user_ids(config, snapshots)
     except AosError as error:
-        must = config.users == "private" or not config.host_users
         why = error.message.partition(": ")[2] or error.message
-        so = "agents cannot run" if must else "agents have the host's"
         return Check(
             name,
             "fail" if must else "warn",
-            f"{so}: {why}",
+            f"agents {so}: {why}",
             "id-mapped mounts need Linux 5.19 and a file system that has them: set AOS_ROOT to a directory on ext4, xfs or btrfs",
         )
-    return Check(name, "ok", f"for {agents} agents at once, from {first} on")
+    words = f"for {agents} agents at once, from {first} on"
+    if agents < _FEW:
+        hint = (
+            'give it more: [isolation] ids = "FIRST:COUNT", or root\'s lines in /etc/subuid and /etc/subgid'
+        )
+        return Check(name, "warn", f"{words}; others {so}", hint)
+    return Check(name, "ok", words)
 
 
 def examine_networks(config: Config, host: Host) -> Iterator[Check]:

@@ -109,7 +109,8 @@ def test_a_host_that_lacks_something(
 @pytest.mark.parametrize(
     ("changed", "status", "words"),
     [
-        ({}, "ok", "for 2 agents at once, from 1048576 on"),
+        ({}, "ok", "for 128 agents at once, from 1048576 on"),
+        ({"ids": "1048576:131072"}, "warn", "for 2 agents at once, from 1048576 on; others have"),
         ({"root": Path("/proc/aos")}, "warn", "agents have the host's: the ids of /proc cannot be mapped"),
         ({"root": Path("/proc/aos"), "users": "private"}, "fail", "agents cannot run"),
         ({"users": "host"}, "warn", "agents have the host's, unless"),
@@ -120,7 +121,7 @@ def test_user_ids_of_agents(
 ) -> None:
     if os.getuid() != 0:
         pytest.skip("needs root (sudo make test)")
-    check = checks(replace(config, **{"ids": "1048576:131072", **changed}), host)["own user ids"]
+    check = checks(replace(config, **{"ids": "1048576:8388608", **changed}), host)["own user ids"]
     assert check.status == status and check.message.startswith(words)
 
 
