@@ -345,3 +345,36 @@ def test_a_call_without_a_library_is_a_call(tmp_path: Path) -> None:
     assert metadata["containerd-namespace"] == "n"
     assert isinstance(close, tasks_pb2.CloseIORequest) and close.stdin
     held.ask("Wait")  # nobody is there any more
+
+
+@pytest.mark.parametrize("data", [b"here\n", b""])
+def test_who_opens_the_input_late_gets_it_and_its_end(tmp_path: Path, data: bytes) -> None:
+    """A shim opens it in the background, and may come to that when the client has sent all and the call is over."""
+    os.mkfifo(tmp_path / "stdin")
+    out, writing = os.pipe()
+    err, complaining = os.pipe()
+    given = os.open(tmp_path / "stdin", os.O_RDWR | os.O_NONBLOCK)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    numbers = {"out": out, "err": err, "in": given, "client": theirs.detach()}
+    options = {"address": str(tmp_path / "nobody"), "namespace": "n", "container": "c"}
+    held = holder.Holder(options | {name: str(number) for name, number in numbers.items()})
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(held.run)
+        with ours:
+            if data:
+                ours.send(data)
+            ours.shutdown(socket.SHUT_WR)
+            while not held.ended:
+                time.sleep(0.001)
+            time.sleep(0.02)
+            reading = threads.submit((tmp_path / "stdin").read_bytes)
+            try:
+                assert reading.result(10) == data
+            finally:
+                if not reading.done():
+                    os.close(os.open(tmp_path / "stdin", os.O_WRONLY | os.O_NONBLOCK))
+                os.close(writing)
+                os.close(complaining)
+                running.result(10)
+    for number in (out, err):
+        os.close(number)

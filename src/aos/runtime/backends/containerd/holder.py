@@ -28,6 +28,10 @@ import time
 
 _PIECE = 1 << 15
 _GONE = select.POLLHUP | select.POLLERR
+_LATE = 30.0
+"""Seconds, about half of those that a shim may take to open the input."""
+_SLOW = 0.1
+"""Seconds that the end of the input may come late to who reads it slowly."""
 _NAMES = {2: b"stdout", 3: b"stderr"}
 
 
@@ -45,6 +49,11 @@ class Holder:
         self.pending = b""
         """What a client sent that the process has not taken yet; no client is listened to meanwhile."""
         self.ending = self.ended = False
+        self.fifo = -1
+        """Of the input that is at its end, until its reader must have seen that."""
+        self.pause = 0.0005
+        self.leaving = 0.0
+        """When to look next whether it has."""
         self.size: tuple[int, int] | None = None
         self.lines = b""
         self.poll = select.poll()
@@ -60,7 +69,9 @@ class Holder:
             self.door = _socket.socket(fileno=self.listen)
             self.door.setblocking(False)
         while self.outputs:
-            for fd, events in self.poll.poll():
+            if self.fifo != -1 and time.monotonic() >= self.leaving:
+                self.leave_input()
+            for fd, events in self.poll.poll(self.patience()):
                 if fd in self.outputs:
                     self.output(fd)
                 elif fd == self.listen:
@@ -168,9 +179,34 @@ class Holder:
         if "err" not in self.options:
             return
         self.ended = True
-        os.close(self.stdin)
-        self.stdin = -1
         self.ask("CloseIO", b"\x18\x01")  # stdin = true
+        self.fifo = os.open(f"/proc/self/fd/{self.stdin}", os.O_PATH)
+
+    def patience(self) -> float | None:
+        """Milliseconds."""
+        return None if self.fifo == -1 else max(0.0, (self.leaving - time.monotonic()) * 1000)
+
+    def leave_input(self) -> None:
+        """The shim opens the FIFO to read it when it comes to that, which may be after all this. What nobody has read is
+        lost with the last end, so ours stays until it has been; and who opens it then waits for somebody who writes, so we
+        come back once for that."""
+        self.pause *= 2
+        self.leaving = time.monotonic() + self.pause
+        if self.stdin != -1:
+            unread = select.poll()
+            unread.register(self.stdin, select.POLLIN)
+            if unread.poll(0):
+                self.pause = min(self.pause, _SLOW)
+                return
+            os.close(self.stdin)
+            self.stdin = -1
+        try:
+            os.close(os.open(f"/proc/self/fd/{self.fifo}", os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody reads: not yet, or not any more
+            if self.pause < _LATE:
+                return
+        os.close(self.fifo)
+        self.fifo = -1
 
     def begin(self) -> None:
         self.poll.unregister(self.started)
