@@ -57,7 +57,7 @@ def main() -> int:
 
 def measure(chosen: list[str], rounds: int) -> dict[str, Outcome]:
     home = Path(tempfile.mkdtemp(prefix="aos-bench-"))
-    home.chmod(0o711)  # as what holds containerd's state usually is: agents with user ids of their own pass through
+    home.chmod(0o711)  # agents with user ids of their own pass through, as through /run/containerd
     ours = Installation(home / "ours")
     rootfs = busybox_tree(home / "rootfs")
     try:
