@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +18,7 @@ from aos.compose import bridge_network
 from aos.errors import AosError
 from aos.runtime.backends.gvisor import Runsc
 from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
+from aos.runtime.cgroups import detect_cgroups, kill_all
 from aos.runtime.spec import Limits
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import case
@@ -55,6 +59,30 @@ class TestRunsc(DamageCases):
             own = f"{kit.config.installation}/{id}/pids.max"
             [bound] = [int(path.read_text()) for path in Path("/sys/fs/cgroup").glob(f"*/{own}")]
             assert 4 < bound < 10_000
+
+    def test_whoever_starts_a_sandbox_is_none_of_its_processes(self, kit: SupervisedKit) -> None:
+        """Of version 1 a thread of ours is in the group while it starts conmon: it is not killed with the group."""
+        cgroups, group = detect_cgroups(), f"{kit.config.installation}/started"
+        cgroups.create(group, Limits())
+        seen: list[int] = []
+
+        def spawn() -> int:
+            process = subprocess.Popen(["sleep", "1000"])
+            seen.extend(cgroups.pids(group))
+            children.append(process)
+            return process.pid
+
+        children: list[subprocess.Popen[bytes]] = []
+        starting = threading.Thread(target=cgroups.spawn_inside, args=(group, spawn))
+        starting.start()
+        starting.join()
+        assert os.getpid() not in seen
+        kill_all(cgroups, group)
+        [child] = children
+        assert child.wait(10) == -signal.SIGKILL
+        while not cgroups.remove(group):
+            time.sleep(0.01)
+        cgroups.remove_empty(kit.config.installation)
 
     @case
     async def test_a_call_that_ends_after_the_deletion_leaves_nothing(

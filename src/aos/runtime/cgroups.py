@@ -236,7 +236,9 @@ class CgroupV1:
 
     def pids(self, group: str) -> list[int]:
         for path in self._limiting.values():
-            return _pids(path / group / "payload")
+            # Not ourselves: a thread that has started a sandbox from inside is there until it has ended, and whoever
+            # kills the sandbox meanwhile would kill this process.
+            return [pid for pid in _pids(path / group / "payload") if pid != os.getpid()]
         return []
 
     def usage(self, group: str) -> Usage:
