@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.compose import bridge_network
+from aos.compose.runtimes import bridge_network
 from aos.errors import AosError, FailedPrecondition, InvalidArgument
 from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime
 from aos.runtime.spec import AgentSpec, Limits, Mount, ProcessSpec, Rootfs

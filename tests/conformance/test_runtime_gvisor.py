@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.compose import bridge_network
+from aos.compose.runtimes import bridge_network
 from aos.errors import AosError
 from aos.runtime.backends.gvisor import Runsc
 from aos.runtime.backends.supervised import SupervisedConfig, SupervisedRuntime

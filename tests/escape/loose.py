@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aos.compose import bridge_network
+from aos.compose.runtimes import bridge_network
 from aos.config import Config
 from aos.content.store import ContentStore
 from aos.ids import SandboxId

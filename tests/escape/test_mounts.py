@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aos.compose import bridge_network
+from aos.compose.runtimes import bridge_network
 from aos.errors import FailedPrecondition, PermissionDenied
 from aos.ids import SandboxId
 from aos.runtime.backends.gvisor import Runsc

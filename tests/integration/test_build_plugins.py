@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import aos
-from aos import compose
 from aos.agentfile.definition import Definition, Entrypoint, Metadata, Plugin, Stage
 from aos.build import BuildRequest, BuildServices, build
 from aos.build.plugins import BuildPlugin, Plugins, PluginTask
 from aos.build.progress.events import Cached, Event, Finished, Output
 from aos.clock import SystemClock
+from aos.compose.builds import build_plugins
 from aos.content.store import ContentStore
 from aos.errors import Aborted, AosError, InvalidArgument, NotFound
 from aos.ids import RandomIds
@@ -266,9 +266,9 @@ def test_the_version_of_a_plugin_s_distribution_is_one_of_its_inputs(
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "1.5", "100000"])
 def test_a_time_limit_that_is_none(text: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        compose.build_plugins({"AOS_PLUGIN_TIMEOUT": text})
+        build_plugins({"AOS_PLUGIN_TIMEOUT": text})
     assert caught.value.code == "plugin-timeout-invalid"
-    assert compose.build_plugins({"AOS_PLUGIN_TIMEOUT": "7"}).execute_limit == timedelta(seconds=7)
+    assert build_plugins({"AOS_PLUGIN_TIMEOUT": "7"}).execute_limit == timedelta(seconds=7)
 
 
 def test_an_unknown_plugin_lists_what_there_is(outside: Plugins) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos import compose
+from aos.compose.packages import content_store, local_registry
 from aos.package import assemble
 from package_making import DEFINITION, built_layer, image
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def packages(installation: Installation) -> tuple[Package, Package]:
     """`base:1`, and `next:1` with one step more on top of it."""
-    content = compose.content_store(installation.config)
-    registry = compose.local_registry(installation.config, content)
+    content = content_store(installation.config)
+    registry = local_registry(installation.config, content)
     base = built_layer(content.blobs, {"etc/motd": b"hello", "srv/\udcff\x1b[2J": b"x"}, "copy . /")
     more = built_layer(
         content.blobs, {"etc/motd": b"welcome", "opt/new": b"y" * 3000}, "run: make " + "x" * 99
@@ -99,8 +99,8 @@ def test_diff_shows_what_is_asked_for(installation: Installation, packages: tupl
 def test_diff_with_a_base_that_has_moved(
     installation: Installation, packages: tuple[Package, Package]
 ) -> None:
-    content = compose.content_store(installation.config)
-    registry = compose.local_registry(installation.config, content)
+    content = content_store(installation.config)
+    registry = local_registry(installation.config, content)
     registry.tag("base:1", packages[1].manifest_digest)
     other = built_layer(content.blobs, {"x": b"y"})
     definition = packages[1].definition or {}

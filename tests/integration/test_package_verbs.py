@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos import compose
+from aos.compose.packages import content_store, local_registry
 from package_making import make_package
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def package(installation: Installation) -> Package:
-    content = compose.content_store(installation.config)
+    content = content_store(installation.config)
     made = make_package(content.blobs)
     for reference in ("hello:1.2.0", "hello:stable"):
-        compose.local_registry(installation.config, content).tag(
+        local_registry(installation.config, content).tag(
             reference, made.manifest_digest, name=made.name, version=made.version, size=made.size
         )
     return made
@@ -83,7 +83,7 @@ def test_verify_says_what_it_checked(installation: Installation, package: Packag
 
 
 def damage(installation: Installation, package: Package) -> None:
-    blob = compose.content_store(installation.config).blobs.path(package.layers[0].digest)
+    blob = content_store(installation.config).blobs.path(package.layers[0].digest)
     blob.chmod(0o644)
     data = bytearray(blob.read_bytes())
     data[-1] ^= 1
@@ -142,7 +142,7 @@ def test_ctrl_c_in_a_pull_leaves_nothing(
     where = f"{stub_registry.host}/team/hello:1"
     installation("push", "hello:1.2.0", where)
     installation("packages", "rm", package.manifest_digest)
-    content = compose.content_store(installation.config)
+    content = content_store(installation.config)
     for layer in package.layers:
         content.blobs.delete(layer.digest)
     asked_for, go_on = threading.Event(), threading.Event()

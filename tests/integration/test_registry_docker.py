@@ -11,7 +11,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from aos import compose
+from aos.compose.packages import content_store, local_registry
 from aos.content.store import ContentStore
 from aos.oci.descriptor import Descriptor
 from aos.oci.reference import parse_reference
@@ -36,9 +36,9 @@ def skopeo(*words: str | Path, check: bool = True) -> str:
 
 def made(installation: Installation, reference: str = "hello:1.2.0") -> Package:
     """A package in the installation's store, under a name."""
-    content = compose.content_store(installation.config)
+    content = content_store(installation.config)
     package = make_package(content.blobs)
-    compose.local_registry(installation.config, content).tag(
+    local_registry(installation.config, content).tag(
         reference, package.manifest_digest, name=package.name, version=package.version, size=package.size
     )
     return package
@@ -70,7 +70,7 @@ def test_round_trip(installation: Installation, docker_registry: str, tmp_path: 
     assert other("pull", "-q", there).out.strip() == package.manifest_digest
     assert other("packages", "ls", "-q").out.strip() == package.manifest_digest
     assert "unsigned" in other("verify", there).out
-    assert load_package(compose.content_store(other.config).blobs, package.manifest_digest) == package
+    assert load_package(content_store(other.config).blobs, package.manifest_digest) == package
     assert other("packages", "inspect", there, "-o", "json").json["definition"] == package.definition
     assert other(
         "pull", f"{docker_registry}/team/round-trip@{package.manifest_digest}", "-o", "json"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aos.compose import bridge_network
+from aos.compose.runtimes import bridge_network
 from aos.config import Config
 from aos.content.store import ContentStore
 from aos.errors import AosError, FailedPrecondition, Internal, Unavailable

@@ -22,7 +22,7 @@ _FEW = 64
 
 def check_user_ids(config: Config, snapshots: Path) -> Check:
     """`snapshots`: an existing directory where layers are, or will be."""
-    from aos.compose import own_user_ids
+    from aos.compose.runtimes import own_user_ids
 
     name = "own user ids"
     if config.users == "host":
@@ -51,7 +51,7 @@ def check_user_ids(config: Config, snapshots: Path) -> Check:
 
 def examine_networks(config: Config, host: Host) -> Iterator[Check]:
     """`host`: where the settings are; what the kernel makes, and other firewalls, are those around this process."""
-    from aos.compose import network_findings
+    from aos.compose.runtimes import network_findings
 
     found = network_findings(config)
     if found.kernel:

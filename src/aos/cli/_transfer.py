@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from aos import compose
 from aos.cli._output import size
+from aos.compose import packages
 from aos.config import load_config
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ __all__ = ["exchange"]
 
 def exchange(args: Arguments) -> Exchange:
     silent = args.get("quiet") or args.get("output") == "json"
-    return compose.exchange(
+    return packages.exchange(
         load_config(os.environ),
         os.environ,
         plain_http=bool(args.get("plain-http")),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from aos import compose
 from aos.cli._output import colour, print_json, size, table, wants_json
+from aos.compose.packages import package_usage, registry_usage
 from aos.config import load_config
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ __all__ = ["show_package", "show_registry"]
 
 
 def show_registry(args: Arguments) -> int:
-    count, usage = _count(args), compose.registry_usage(load_config(os.environ))
+    count, usage = _count(args), registry_usage(load_config(os.environ))
     if wants_json(args):
         print_json(
             {
@@ -60,7 +60,7 @@ def show_registry(args: Arguments) -> int:
 
 def show_package(args: Arguments) -> int:
     count = _count(args)
-    usage = compose.package_usage(load_config(os.environ), args["reference"], count=count)
+    usage = package_usage(load_config(os.environ), args["reference"], count=count)
     if wants_json(args):
         print_json(
             {

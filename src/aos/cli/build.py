@@ -74,12 +74,12 @@ VERB = Verb(
 
 
 def main(args: Arguments) -> int:
-    from aos import compose
+    from aos.compose.builds import build, build_plan, build_request
     from aos.config import load_config
 
     config, environ = load_config(os.environ), os.environ
     warnings: list[str] = []
-    request = compose.build_request(
+    request = build_request(
         config,
         environ,
         context=Path(args["context"] or "."),
@@ -105,10 +105,10 @@ def main(args: Arguments) -> int:
     if args["plan"]:
         for text in warnings:
             print(f"warning: {text}", file=sys.stderr)
-        print(compose.build_plan(config, environ, request, args["plan"]))
+        print(build_plan(config, environ, request, args["plan"]))
         return 0
     try:
-        package = compose.build(
+        package = build(
             config,
             environ,
             request,
@@ -156,12 +156,12 @@ def _cache_directory(text: str, option: str) -> Path:
 
 def _explain(config: Config, id: str) -> None:
     """On standard error, after the progress; a build that failed before it began has nothing to tell."""
-    from aos import compose
     from aos.cli._explanation import explanation_lines
+    from aos.compose.builds import build_explanation
     from aos.errors import NotFound
 
     with contextlib.suppress(NotFound):
-        for line in explanation_lines(compose.build_explanation(config, id)):
+        for line in explanation_lines(build_explanation(config, id)):
             print(line, file=sys.stderr)
 
 

@@ -66,8 +66,8 @@ def _du(args: Arguments) -> int:
 
 
 def _prune(args: Arguments) -> int:
-    from aos import compose
     from aos.cli._values import count, parse_duration, parse_size
+    from aos.compose.caches import prune_cache
     from aos.config import load_config
 
     policy: dict[str, Any] = {"filters": _filters(args)}
@@ -77,7 +77,7 @@ def _prune(args: Arguments) -> int:
         policy["max_size"] = parse_size(args["max-size"], "--max-size")
     if args["keep-last"] is not None:
         policy["keep_last"] = count(args["keep-last"], "--keep-last")
-    removed = compose.prune_cache(load_config(os.environ), policy)
+    removed = prune_cache(load_config(os.environ), policy)
     if wants_json(args):
         print_json([_facts(item) for item in removed])
         return 0
@@ -94,11 +94,11 @@ def _prune(args: Arguments) -> int:
 
 
 def _chosen(args: Arguments) -> list[Item]:
-    from aos import compose
+    from aos.compose.caches import cache_items
     from aos.config import load_config
 
     filters = _filters(args)
-    return [item for item in compose.cache_items(load_config(os.environ)) if item.matches(filters)]
+    return [item for item in cache_items(load_config(os.environ)) if item.matches(filters)]
 
 
 def _filters(args: Arguments) -> dict[str, str]:

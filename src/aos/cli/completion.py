@@ -59,13 +59,13 @@ def _agents() -> int:
 def _packages() -> int:
     import os
 
-    from aos import compose
+    from aos.compose.packages import content_store, local_registry
     from aos.config import load_config
     from aos.errors import AosError
 
     try:
         config = load_config(os.environ)
-        for entry in compose.local_registry(config, compose.content_store(config)).list():
+        for entry in local_registry(config, content_store(config)).list():
             print(entry.reference)
     except (AosError, OSError):
         return 1

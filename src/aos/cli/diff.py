@@ -41,18 +41,16 @@ _STEP_WIDTH = 40
 def main(args: Arguments) -> int:
     import os
 
-    from aos import compose
+    from aos.compose.packages import package_diff, package_diff_facts
     from aos.config import load_config
 
-    diff = compose.package_diff(
-        load_config(os.environ), args["package"], args["other"], times=bool(args["times"])
-    )
+    diff = package_diff(load_config(os.environ), args["package"], args["other"], times=bool(args["times"]))
     only = "files" if args["path"] and not args["only"] else args["only"]
     files = _chosen(diff.files, args["path"])
     sections: dict[str, Any] = {"packages": diff.software, "config": diff.config, "files": files}
     shown = {name: changes for name, changes in sections.items() if only in (None, name)}
     if wants_json(args):
-        print_json(compose.package_diff_facts(diff, shown))
+        print_json(package_diff_facts(diff, shown))
     else:
         _print(diff, shown, every_file=bool(args["all"]))
     return int(bool(args["exit-code"]) and any(shown.values()))

@@ -19,11 +19,11 @@ VERB = Verb(
 
 
 def main(args: Arguments) -> int:
-    from aos import compose
     from aos.cli._explanation import explanation_facts, explanation_lines
+    from aos.compose.builds import build_explanation
     from aos.config import load_config
 
-    explanation = compose.build_explanation(load_config(os.environ), args["build"] or "LAST")
+    explanation = build_explanation(load_config(os.environ), args["build"] or "LAST")
     if wants_json(args):
         print_json(explanation_facts(explanation))
     else:

@@ -28,10 +28,10 @@ _STEP_WIDTH = 60
 def main(args: Arguments) -> int:
     import os
 
-    from aos import compose
+    from aos.compose.packages import package_history
     from aos.config import load_config
 
-    entries = compose.package_history(load_config(os.environ), args["package"], sizes=not args["quiet"])
+    entries = package_history(load_config(os.environ), args["package"], sizes=not args["quiet"])
     if wants_json(args):
         print_json([_facts(entry, unpacked) for entry, unpacked in entries])
     elif args["quiet"]:

@@ -22,7 +22,7 @@ def main(args: Arguments) -> int:
     import re
     from pathlib import Path
 
-    from aos.compose import agentfile_start
+    from aos.compose.agentfiles import agentfile_start
     from aos.errors import AlreadyExists
 
     directory = Path(args["directory"] or ".")

@@ -38,7 +38,7 @@ VERB = Verb(
 
 
 def main(args: Arguments) -> int:
-    from aos import compose
+    from aos.compose.locks import check_lock, lock
     from aos.config import load_config
     from aos.errors import InvalidArgument
 
@@ -47,7 +47,7 @@ def main(args: Arguments) -> int:
     if args["check"]:
         if args["upgrade"]:
             raise InvalidArgument("--check changes nothing, so it cannot go with --upgrade", code="usage")
-        file, said = compose.check_lock(
+        file, said = check_lock(
             config, os.environ, context=context, file=agentfile, build_args=args["build-arg"]
         )
         for line in said:
@@ -58,7 +58,7 @@ def main(args: Arguments) -> int:
             print(f"{file} fits the Agentfile")
         return 1 if said else 0
     names = set(args["upgrade"])
-    file, changes = compose.lock(
+    file, changes = lock(
         config,
         os.environ,
         context=context,

@@ -264,7 +264,7 @@ def load(name: str) -> Any:
 def _enter_namespace() -> None:
     import os
 
-    from aos.compose import enter_user_namespace
+    from aos.compose.node import enter_user_namespace
     from aos.config import load_config
 
     enter_user_namespace(load_config(os.environ))

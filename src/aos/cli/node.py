@@ -22,7 +22,7 @@ _STOP_SECONDS = 15.0
 
 
 def foreground(args: Arguments) -> int:
-    from aos.compose import serve_node
+    from aos.compose.node import serve_node
 
     serve_node()
     return 0

@@ -16,11 +16,11 @@ def _ls(args: Arguments) -> int:
     import os
     import time
 
-    from aos import compose
+    from aos.compose.packages import content_store, local_registry
     from aos.config import load_config
 
     config = load_config(os.environ)
-    entries = compose.local_registry(config, compose.content_store(config)).list()
+    entries = local_registry(config, content_store(config)).list()
     if wants_json(args):
         print_json(
             [
@@ -81,12 +81,12 @@ def _inspect(args: Arguments) -> int:
 def _rm(args: Arguments) -> int:
     import os
 
-    from aos import compose
     from aos.cli._each import each
+    from aos.compose.packages import content_store, local_registry
     from aos.config import load_config
 
     config = load_config(os.environ)
-    registry = compose.local_registry(config, compose.content_store(config))
+    registry = local_registry(config, content_store(config))
 
     def remove(reference: str) -> None:
         for entry in registry.remove(reference):

@@ -16,7 +16,7 @@ VERB = Verb("Print the JSON Schema of the Agentfile, for editors", "")
 
 def main(args: Arguments) -> int:
     from aos.cli._output import print_json
-    from aos.compose import agentfile_schema
+    from aos.compose.agentfiles import agentfile_schema
 
     print_json(agentfile_schema())
     return 0

@@ -29,7 +29,7 @@ def main(args: Arguments) -> int:
     from pathlib import Path
 
     from aos.cli._output import print_json
-    from aos.compose import agentfile
+    from aos.compose.agentfiles import agentfile
     from aos.config import load_config
     from aos.errors import InvalidArgument
 

@@ -21,7 +21,9 @@ _PASSED_ON = (
     b"XDG_RUNTIME_DIR",
 )
 """Besides AOS_*: the daemon outlives the session that started it, and must not depend on it."""
-_CODE = "import sys; sys.path[:0] = sys.argv[1:2]; from aos.compose import serve_node; serve_node(ready=3)"
+_CODE = (
+    "import sys; sys.path[:0] = sys.argv[1:2]; from aos.compose.node import serve_node; serve_node(ready=3)"
+)
 
 
 def start_daemon() -> None:

@@ -179,10 +179,10 @@ def test_without_the_extra_it_is_said_how_to_install_it(
 
 def test_grpc_is_imported_by_nobody_who_does_not_connect() -> None:
     code = (
-        "import sys, aos.compose, aos.runtime.backends.containerd as c, asyncio, pathlib;"
+        "import sys, aos.compose.runtimes, aos.runtime.backends.containerd as c, asyncio, pathlib;"
         "from aos.config import Config; from aos.content.store import ContentStore;"
         "root = pathlib.Path(sys.argv[1]);"
-        "f = aos.compose.runtime(Config(root, root), ContentStore(root / 'content'));"
+        "f = aos.compose.runtimes.runtime(Config(root, root), ContentStore(root / 'content'));"
         "assert asyncio.run(f.list()) == [];"
         "assert not {'grpc', 'google.protobuf'} & set(sys.modules)"
     )
