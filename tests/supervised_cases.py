@@ -9,6 +9,8 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -201,6 +203,34 @@ class SupervisedCases(IsolatedCases):
         yield SupervisedKit(config, content, load_package(content.blobs, digest).layers, tool, cls.users)
         Traces.of(config).settle(config, before)
         shutil.rmtree(home)
+
+    def test_a_creation_that_is_cancelled_while_its_group_is_made_leaves_none(
+        self, kit: SupervisedKit, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread that makes it goes on, whatever becomes of who waits for it."""
+        runtime, id = kit.make(), self.id()
+        groups, begun = runtime._host.cgroups, threading.Event()
+        create = groups.create
+
+        def slowly(group: str, limits: Limits) -> None:
+            begun.set()
+            time.sleep(0.3)
+            create(group, limits)
+
+        monkeypatch.setattr(groups, "create", slowly)
+
+        async def go() -> None:
+            making = asyncio.create_task(runtime.create(id, self.shell(kit, "exec sleep 1000")))
+            await asyncio.to_thread(begun.wait, 60)
+            await asyncio.sleep(0.1)  # conmon waits for it
+            making.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await making
+            await asyncio.sleep(0.4)
+            assert await runtime.list() == []
+
+        asyncio.run(go())
+        assert [str(path) for path in groups.hierarchies if (path / runtime._host.group(id)).exists()] == []
 
     @case
     async def test_a_fork_bomb_stays_within_its_limit(self, kit: SupervisedKit) -> None:

@@ -98,7 +98,7 @@ class Making:
             log = spec.log or directory / LOG
             grouping = asyncio.create_task(self._group(id, tool.group_limits(spec.limits)))
             if not tool.own_group:  # conmon is started inside
-                await grouping
+                await asyncio.shield(grouping)
             conmon = await Conmon.launch(
                 conmon=tools[1],
                 runtime=[tools[0], "--root", str(self._host.states), *options],
@@ -113,7 +113,7 @@ class Making:
                 inside=None if tool.own_group else functools.partial(self._host.cgroups.spawn_inside, group),
             )
             try:
-                await grouping
+                await asyncio.shield(grouping)
             except BaseException:
                 conmon.kill()
                 raise
@@ -143,7 +143,9 @@ class Making:
                 "OOM" in str(error) or self._host.cgroups.oom_kills(group) > 0
             )
             if grouping is not None:
-                await asyncio.gather(grouping, return_exceptions=True)
+                await asyncio.wait({grouping})  # its thread goes on, whatever becomes of us
+                if not grouping.cancelled():
+                    grouping.exception()  # which is `error`, if there is one
             if network is not None:
                 await network.give_up()
             await self._removal.give_up(id, conmon)
