@@ -45,6 +45,8 @@ os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{PEERS / 'bin'}"
 # A shell starts what runs in its background with these ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: it goes on meaning us, and no child
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # How quick an example is says something about the machine, not about what is tested.
 settings.register_profile("aos", deadline=None, suppress_health_check=[HealthCheck.too_slow])
