@@ -18,17 +18,23 @@ def run_true(contenders: Contenders, rounds: int) -> Outcome:
     """`aos run` of true, daemon up, no network, removed afterwards, beside what does the same."""
     ours = contenders.ours
     bundle = contenders.runc.bundle("bundle-true", ["/bin/true"])
+    confined = contenders.runc.bundle(
+        "bundle-confined", ["/bin/true"], ours.configuration("--userns", "host")
+    )
     series = interleave(
         [
             Command("aos run", ours.true(), ours.environ),
             Command("podman run", contenders.podman.run("/bin/true")),
             Command("ctr run", contenders.containerd.run("true-{n}", "/bin/true"), unique=True),
             Command("runc run", contenders.runc.run(bundle, "true-{n}"), unique=True),
+            # For comparison: what of the difference is the sandbox's own, which `runc spec` does without.
+            Command("aos run, host ids", ours.true("--userns", "host"), ours.environ),
+            Command("runc run, confined as ours", contenders.runc.run(confined, "true-{n}"), unique=True),
         ],
         2 * rounds,
     )
     outcome = Outcome(series=series)
-    for theirs, asked in zip(series[1:], (0.35, 0.5, 1.7), strict=True):
+    for theirs, asked in zip(series[1:4], (0.35, 0.5, 1.7), strict=True):
         outcome.at_most_ratio("aos run true", series[0], theirs, asked)
     return outcome
 

@@ -90,6 +90,16 @@ class Installation:
         """What runs an agent that does nothing, and removes it."""
         return self.argv("run", "--rm", *options, "--entrypoint", "/bin/true", "busybox:1")
 
+    def configuration(self, *words: str) -> dict[str, Any]:
+        """That of a sandbox, as the OCI runtime gets it."""
+        self.call(
+            "run", "-d", "--name", "shape", *words, "--entrypoint", "/bin/sleep", "busybox:1", "1000000"
+        )
+        [file] = (self.home / "root/sandboxes/oci").glob("*/config.json")
+        config: dict[str, Any] = json.loads(file.read_text())
+        self.remove("shape")
+        return config
+
     def remove(self, *names: str) -> None:
         self.call("rm", "--force", *names)
 

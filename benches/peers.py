@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,13 +38,18 @@ class Runc:
     def _base(self) -> tuple[str, ...]:
         return (self.program, *self.options, "--root", str(self.home / "state"))
 
-    def bundle(self, name: str, args: Sequence[str]) -> Path:
-        """Write a bundle as `runc spec` makes it, without a terminal, for these arguments."""
+    def bundle(self, name: str, args: Sequence[str], config: dict[str, Any] | None = None) -> Path:
+        """Write a bundle as `runc spec` makes it, or with another's configuration, without a terminal, for these
+        arguments."""
         directory = self.home / name
         directory.mkdir(parents=True)
         _call([RUNC, "spec", "--bundle", str(directory)])
         file = directory / "config.json"
-        config = json.loads(file.read_text())
+        if config is None:
+            config = json.loads(file.read_text())
+        assert config is not None
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "bind"]
+        config["linux"].pop("cgroupsPath", None)
         config["process"]["terminal"] = False
         config["process"]["args"] = list(args)
         config["root"]["path"] = str(self.rootfs)
