@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -85,3 +87,14 @@ def test_what_a_thread_raises_is_raised() -> None:
 
 def test_a_threads_value_comes_back() -> None:
     assert asyncio.run(in_thread(lambda: 7)) == 7
+
+
+def test_it_ends_also_where_python_is_traced() -> None:
+    code = (
+        "import asyncio, threading; from aos.build.solve.threads import in_thread;"
+        "threading.settrace(lambda *_: None); print(asyncio.run(in_thread(lambda: 'done')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "done\n"
