@@ -383,7 +383,9 @@ def test_a_network(user: OrdinaryUser, elsewhere: str) -> None:
     note = (
         user.state / "network/uplink.json"
     )  # as if the daemon had been killed before it noted the one there is
-    note.write_text(json.dumps(json.loads(note.read_bytes()) | {"slirp": 1}))
+    another = note.with_name("another")  # in its place at once: the last one's removal may read it
+    another.write_text(json.dumps(json.loads(note.read_bytes()) | {"slirp": 1}))
+    another.replace(note)
     user(
         "run", "--rm", "--network", "bridge", "busybox:1", "-c", ASK.format(elsewhere, 8080)
     )  # makes it anew

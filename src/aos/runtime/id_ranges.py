@@ -2,7 +2,7 @@
 
 A claim is a symbolic link in one directory of the host, named after the range's first id, to the sandbox that has it:
 made at once or not at all, and worth nothing any more when the sandbox is gone. So a range needs no giving back, and
-`kill -9` between any two lines loses none.
+`kill -9` between any two lines loses none; what it leaves is swept when somebody finds that it has left something.
 
 Where ranges come from: the configuration, else the lines of `root` in /etc/subuid and /etc/subgid, else 2^31 - 2^28 to
 2^31, which nobody else hands out (systemd's "Users, Groups, UIDs and GIDs on systemd Systems": containers of
@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import zlib
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,12 +73,20 @@ class IdRanges:
 
     def release(self, first: int, owner: Path) -> None:
         """Leave the range to others, a little earlier than when the next one finds out."""
-        link = self.claims / str(first)
-        try:
+        self._drop(self.claims / str(first), owner)
+
+    def sweep(self, owners: Path) -> None:
+        """Leave to others what sandboxes had whose directories were in `owners` and are gone."""
+        for link in self.claims.glob("[0-9]*"):
+            with suppress(OSError):
+                owner = link.readlink()
+                if owner.parent == owners and not owner.exists():
+                    self._drop(link, owner)
+
+    def _drop(self, link: Path, owner: Path) -> None:
+        with suppress(OSError), self._locked():  # another has it by now, or it is not ours to change
             if link.readlink() == owner:
                 link.unlink()
-        except OSError:
-            pass
 
     def _firsts(self, owner: Path) -> Iterator[int]:
         """From another one on for each owner, so that the first is likely to be free, however many are not."""
@@ -89,8 +98,7 @@ class IdRanges:
         """Whether the sandbox that had it is gone, and it is ours now."""
         if link.exists():
             return False
-        with (self.claims / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked():
             if link.exists():
                 return False
             link.unlink(missing_ok=True)
@@ -99,6 +107,13 @@ class IdRanges:
             except FileExistsError:
                 return False
             return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among those that take a range from somebody who has not given it back."""
+        with (self.claims / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def parse_range(text: str) -> tuple[int, int]:

@@ -59,6 +59,26 @@ def test_a_range_is_given_back_by_its_owner_alone(tmp_path: Path) -> None:
     assert ranges.claim(other).uids[0][1] == first
 
 
+def test_what_the_killed_have_left_is_swept(tmp_path: Path) -> None:
+    ranges = IdRanges((1 << 20, 65536 * 40), tmp_path / "claims")
+    gone, lives, of_another = (
+        _sandbox(tmp_path, "gone"),
+        _sandbox(tmp_path, "lives"),
+        _sandbox(tmp_path / "b", "c"),
+    )
+    for one in (gone, lives, of_another):
+        ranges.claim(one)
+    gone.rmdir()
+    of_another.rmdir()
+    ranges.sweep(gone.parent)
+    assert {link.readlink() for link in ranges.claims.glob("[0-9]*")} == {lives, of_another}
+
+
+def test_there_is_nothing_to_sweep_where_nobody_has_claimed(tmp_path: Path) -> None:
+    IdRanges((1 << 20, 65536), tmp_path / "claims").sweep(tmp_path)
+    assert not (tmp_path / "claims").exists()
+
+
 def test_where_ranges_come_from(tmp_path: Path) -> None:
     assert IdRanges.of_host("1000000:131072", etc=tmp_path).pool == (1_000_000, 131_072)
     assert IdRanges.of_host("", etc=tmp_path).pool == (1_879_048_192, 268_435_456)

@@ -62,6 +62,15 @@ class Adoption(Cases):
             assert (await self.state(kit.make(), id)).value == state
 
     @case
+    async def test_another_instance_knows_whose_user_ids_it_has(self, kit: Kit) -> None:
+        first, id = kit.make(), self.id()
+        made = await first.create(id, self.spec(kit, "sleep"))
+        try:
+            assert [one.users for one in await kit.make().list() if one.id == id] == [made.users]
+        finally:
+            await first.delete(id, force=True)
+
+    @case
     async def test_another_instance_starts_what_was_made(self, kit: Kit) -> None:
         id = await self.orphan(kit, self.spec(kit, "exit", "11"), start=False)
         second = kit.make()

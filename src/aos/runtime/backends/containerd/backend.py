@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,11 +215,14 @@ class ContainerdRuntime:
             for directory in sorted(self._host.sandboxes.iterdir()):
                 if directory.name.startswith("."):
                     await asyncio.to_thread(remove_directory, directory)  # a deletion that was interrupted
+                    self._host.id_ranges.sweep(directory.parent)
                     continue
-                found.append(await self._sandbox(SandboxId(directory.name)))
+                record = Record.read(directory)
+                sandbox = await self._sandbox(SandboxId(directory.name), record)
+                found.append(sandbox if record is None else replace(sandbox, users=record.users))
         return found
 
-    async def _sandbox(self, id: SandboxId) -> Sandbox:
+    async def _sandbox(self, id: SandboxId, record: Record | None) -> Sandbox:
         status = read_status(self._host.sandboxes / id)
         if status is not None:
             return Sandbox(id, SandboxState.STOPPED, None, status)
@@ -227,7 +231,7 @@ class ContainerdRuntime:
         except AosError:
             # Who runs does so without containerd, too; it tells the truth when it is back.
             return Sandbox(id, SandboxState.RUNNING)
-        if task is None and Record.read(self._host.sandboxes / id) is None:
+        if task is None and record is None:
             return Sandbox(id, SandboxState.CREATING)
         if task is None or task.state is SandboxState.STOPPED:
             return Sandbox(id, SandboxState.STOPPED, None, await self._ends.wait(id))

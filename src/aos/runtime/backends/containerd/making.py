@@ -106,7 +106,8 @@ class Making:
             await self._record_container(id, config, options)
             rootfs = root.mounts if users is None else root.shown_to(users, directory / "mapped")
             joining.network.begin()
-            pid = await self._create_task(id, directory, spec, rootfs, tree, options)
+            ids = chosen if isinstance(chosen, str) else chosen.ids.uids[0][1:]
+            pid = await self._create_task(id, directory, spec, rootfs, tree, options, ids)
             await joining.network.finish()
             unmount_below(directory)  # the sandbox has it now
         except BaseException as error:
@@ -124,7 +125,6 @@ class Making:
             if users is not None:
                 users.close()
         self._ends.watch(id)
-        ids = chosen if isinstance(chosen, str) else chosen.ids.uids[0][1:]
         return Sandbox(id, SandboxState.CREATED, pid, users=ids)
 
     async def start(self, id: SandboxId) -> None:
@@ -227,6 +227,7 @@ class Making:
         rootfs: Sequence[Any],
         tree: LayerTree,
         options: Any,
+        users: tuple[int, ...] | str,
     ) -> int:
         from aos.runtime.backends.containerd._api.services import tasks_pb2
 
@@ -238,7 +239,7 @@ class Making:
             holder = await hold(self._host.config, id, streams, directory, log=log, leave_stdin_open=leave)
             start = process_start(holder) or ""
             lowers = tuple(map(str, tree.layers))
-            Record(holder, start, spec.process.terminal, lowers, str(log), leave).write(directory)
+            Record(holder, start, spec.process.terminal, lowers, str(log), leave, users).write(directory)
 
         await finished(held(), f"holder of {id}")
         request = tasks_pb2.CreateTaskRequest(

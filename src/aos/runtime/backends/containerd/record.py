@@ -32,6 +32,8 @@ class Record:
     """Directories of the root file system, base first."""
     log: str
     leave_stdin_open: bool
+    users: tuple[int, ...] | str = ""
+    """As Sandbox has them."""
 
     def write(self, directory: Path) -> None:
         temporary = directory / "sandbox.json.new"
@@ -43,6 +45,8 @@ class Record:
         """None for a sandbox whose creation did not get that far."""
         try:
             raw = json.loads((directory / "sandbox.json").read_bytes())
-            return cls(**{**raw, "tree": tuple(raw["tree"])})
+            users = raw.get("users", "")
+            known = {"tree": tuple(raw["tree"]), "users": users if isinstance(users, str) else tuple(users)}
+            return cls(**{**raw, **known})
         except (OSError, ValueError, TypeError, KeyError):
             return None

@@ -47,7 +47,8 @@ class Removal:
         if state not in (SandboxState.STOPPED, SandboxState.CREATING):
             await self._kill(id, state)
         await self._forget(id)
-        await self._end_holder(id, directory)
+        record = Record.read(directory)
+        await self._end_holder(id, directory, record)
         await release(self._host, id)
         await self._remove_group(id)
         # Renamed first: a directory that is there is a sandbox, whole or half-made, and never a half-removed one.
@@ -55,6 +56,10 @@ class Removal:
         with contextlib.suppress(FileNotFoundError):
             directory.rename(doomed)
         self._ends.forget(id)
+        if record is None:
+            self._host.id_ranges.sweep(directory.parent)
+        elif not isinstance(record.users, str):
+            self._host.id_ranges.release(record.users[0], directory)
         await asyncio.to_thread(remove_directory, doomed)
         states = self._host.config.state / "runtime" / self._host.handler.backend
         for empty in (states / self._host.config.namespace, states):  # of runc, which leaves them
@@ -126,9 +131,8 @@ class Removal:
                     await self._host.tasks("Wait", tasks_pb2.WaitRequest(container_id=id), seconds=None)
                 await self._host.tasks("Delete", tasks_pb2.DeleteTaskRequest(container_id=id))
 
-    async def _end_holder(self, id: SandboxId, directory: Path) -> None:
+    async def _end_holder(self, id: SandboxId, directory: Path, record: Record | None) -> None:
         """That of the entrypoint, and where a daemon was killed, those that it had just started."""
-        record = Record.read(directory)
         if record is not None:
             if process_start(record.holder) == record.holder_start:
                 _kill(record.holder)

@@ -223,6 +223,7 @@ class SupervisedRuntime:
             for directory in sorted(self._host.sandboxes.iterdir()):
                 if directory.name.startswith("."):
                     await asyncio.to_thread(remove_tree, directory)  # a deletion that was interrupted
+                    self._host.id_ranges.sweep(directory.parent)
                     continue
                 with contextlib.suppress(NotFound):  # somebody deletes it just now
                     found.append(await self._look(SandboxId(directory.name)))

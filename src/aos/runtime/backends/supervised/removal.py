@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aos.ids import SandboxId
     from aos.runtime.backends.supervised.conmon import Conmon
     from aos.runtime.backends.supervised.ending import Ends
-from aos.runtime.backends.supervised.host import Host
+    from aos.runtime.backends.supervised.host import Host
 
 __all__ = ["Removal"]
 
@@ -70,9 +70,11 @@ class Removal:
             directory.rename(doomed)
         self._host.tool.forget(self._host, id)  # again: a call that ended before saw a sandbox
         self._ends.forget(id)
-        await asyncio.to_thread(remove_tree, doomed)
-        if record is not None and record.ids:
+        if record is None:
+            self._host.id_ranges.sweep(directory.parent)
+        elif record.ids:
             self._host.id_ranges.release(record.ids[0], directory)
+        await asyncio.to_thread(remove_tree, doomed)
 
     async def give_up(self, id: SandboxId, conmon: Conmon | None) -> None:
         """Creation failed: remove every trace, whatever else happens meanwhile."""
@@ -100,8 +102,15 @@ class Removal:
     async def _remove_group(self, id: SandboxId) -> None:
         """A group stays busy for a moment after its last process has ended."""
         group = self._host.group(id)
+
+        def remove() -> bool:
+            removed = self._host.cgroups.remove(group)
+            if removed:
+                self._host.cgroups.remove_empty(self._host.cgroup_parent)
+            return removed
+
         for attempt in range(60):
-            if await asyncio.to_thread(self._remove_group_now, group):
+            if await asyncio.to_thread(remove):
                 return
             kill_all(self._host.cgroups, group)
             await asyncio.sleep(0.001 * 1.2**attempt if attempt < 30 else 0.2)
@@ -111,9 +120,3 @@ class Removal:
             hint="a process in uninterruptible sleep keeps it; delete it again later",
             sandbox=id,
         )
-
-    def _remove_group_now(self, group: str) -> bool:
-        removed = self._host.cgroups.remove(group)
-        if removed:
-            self._host.cgroups.remove_empty(self._host.cgroup_parent)
-        return removed
