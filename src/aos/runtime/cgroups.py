@@ -10,6 +10,7 @@ hierarchy for each controller). Sources: the kernel's Documentation/admin-guide/
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -20,7 +21,7 @@ from aos.errors import FailedPrecondition
 from aos.runtime.state import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from aos.runtime.spec import Limits
 
@@ -32,7 +33,7 @@ _V1_LIMITING = ("memory", "cpu", "pids")
 
 
 class Cgroups(Protocol):
-    """All calls are synchronous and take well under a millisecond; `group` is `<parent>/<sandbox id>`."""
+    """All calls are synchronous and take well under a millisecond, but for `stay`; `group` is `<parent>/<sandbox id>`."""
 
     version: str
 
@@ -52,6 +53,10 @@ class Cgroups(Protocol):
     def spawn_inside(self, group: str, spawn: Callable[[], int]) -> int:
         """Call `spawn`, which starts a process and returns its pid, so that the process and all that it starts are in
         the payload. The calling thread ends soon, the process begins its work later: either may be what moves."""
+        ...
+
+    def stay(self) -> None:
+        """Move this process to where it is (what for: aos.runtime.quick_moves); OSError where it may not."""
         ...
 
     def pids(self, group: str) -> list[int]:
@@ -150,6 +155,9 @@ class CgroupV2:
         (payload / "cgroup.procs").write_text(str(pid))
         return pid
 
+    def stay(self) -> None:
+        _stay({"": self._root})
+
     def pids(self, group: str) -> list[int]:
         return _pids(self._root / group / "payload")
 
@@ -187,6 +195,9 @@ class CgroupV1:
         self._cpuacct = hierarchies.get("cpuacct")
         self._freezer = hierarchies.get("freezer")
         self._all = sorted(set(everywhere))
+        ours = {*self._limiting.values(), self._cpuacct}
+        self._others = {name: path for name, path in hierarchies.items() if path not in ours}
+        """Hierarchies where `spawn_inside` never has a thread of this process elsewhere."""
 
     @property
     def hierarchies(self) -> tuple[Path, ...]:
@@ -233,6 +244,9 @@ class CgroupV1:
             with open(f"{path}/{group}/payload/tasks", "w") as file:  # noqa: PTH123 - on the start path
                 file.write("0")
         return spawn()
+
+    def stay(self) -> None:
+        _stay(self._others)
 
     def pids(self, group: str) -> list[int]:
         for path in self._limiting.values():
@@ -324,6 +338,19 @@ def _remove(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _stay(hierarchies: Mapping[str, Path]) -> None:
+    """`hierarchies`: mount points by their names in /proc/self/cgroup; the first that this process is in will do."""
+    with open("/proc/self/cgroup") as file:  # noqa: PTH123 - on the start path
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, names, group in lines:
+        for name in names.split(","):
+            if name in hierarchies:
+                with open(f"{hierarchies[name]}{group}/cgroup.procs", "w") as procs:  # noqa: PTH123 - as above
+                    procs.write("0")
+                return
+    raise FileNotFoundError(errno.ENOENT, "no control group of this process is found")
 
 
 def _pids(path: Path) -> list[int]:

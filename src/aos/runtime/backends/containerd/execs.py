@@ -162,7 +162,8 @@ class Execs:
 
         ended = self._ends.watch(id)
         try:
-            await self._host.tasks("Start", tasks_pb2.StartRequest(container_id=id, exec_id=exec_id))
+            with self._host.quick_moves:
+                await self._host.tasks("Start", tasks_pb2.StartRequest(container_id=id, exec_id=exec_id))
         except AosError as error:
             if isinstance(error, NotFound) or await self._gone(id):
                 return _lost()  # what is said then is about what was missing

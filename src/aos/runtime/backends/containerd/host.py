@@ -19,6 +19,7 @@ from aos.runtime.backends.supervised.record import read_status
 from aos.runtime.cdi import Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups
 from aos.runtime.id_ranges import IdRanges
+from aos.runtime.quick_moves import QuickMoves
 from aos.runtime.seccomp import Profiles
 from aos.runtime.state import SandboxState, Usage
 
@@ -68,6 +69,7 @@ class Host:
         self.sandboxes = config.root / "sandboxes" / handler.backend
         self._cgroups: Cgroups | None = None
         self._id_ranges: IdRanges | None = None
+        self.quick_moves = QuickMoves(lambda: self.cgroups.stay())
         self.closed = ""
         """Why no sandbox has user ids of its own, once that is known."""
         self.profiles = Profiles(config.seccomp)

@@ -251,7 +251,8 @@ class Making:
             terminal=spec.process.terminal,
             options=options,
         )
-        answer: tasks_pb2.CreateTaskResponse = await self._host.tasks("Create", request)
+        with self._host.quick_moves:
+            answer: tasks_pb2.CreateTaskResponse = await self._host.tasks("Create", request)
         return answer.pid
 
 

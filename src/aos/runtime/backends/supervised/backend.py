@@ -80,7 +80,8 @@ class SupervisedRuntime:
         self._execs = Execs(self._host, self._ends)
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
-        return await self._making.create(id, spec)
+        with self._host.quick_moves:
+            return await self._making.create(id, spec)
 
     async def start(self, id: SandboxId) -> None:
         await self._making.start(id)
@@ -89,7 +90,8 @@ class SupervisedRuntime:
         return await self._ends.wait(id)
 
     async def exec(self, id: SandboxId, process: ProcessSpec, *, attach: bool) -> Exec:
-        return await self._execs.exec(id, process, attach=attach)
+        with self._host.quick_moves:
+            return await self._execs.exec(id, process, attach=attach)
 
     async def start_exec(self, id: SandboxId, exec_id: str) -> ExitStatus:
         return await self._execs.start(id, exec_id)

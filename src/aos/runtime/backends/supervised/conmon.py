@@ -75,10 +75,11 @@ class Conmon:
         exec_spec: Path | None,
         enter: Callable[[], object] | None,
         inside: Callable[[Callable[[], int]], int] | None,
+        furnish: Callable[[], object] | None,
     ) -> Conmon:
         """Start it; it calls the OCI runtime after `release`. An exec (which has no log) is then attachable, and runs
         after a second `release`. `runtime`: the OCI runtime, and what stands before the verb in its command lines;
-        `inside`: as for `launch.spawn`."""
+        `enter`, `inside`, `furnish`: as for `launch.spawn`."""
         (bundle / EXIT).mkdir(exist_ok=True)
         argv = [conmon, "--sync", "-c", id, "-u", unique, "-n", id, "-r", runtime[0], "-b", str(bundle)]
         argv += [
@@ -111,7 +112,7 @@ class Conmon:
             env["_OCI_ATTACHPIPE"] = "5"
         try:
             # It leaves a file named oom where it stands when the kernel kills for want of memory.
-            pid = await spawn(argv, env, theirs, bundle, enter, inside)
+            pid = await spawn(argv, env, theirs, bundle, enter, inside, furnish)
         except BaseException:
             for fd in ours:
                 os.close(fd)

@@ -99,6 +99,7 @@ class Execs:
                 exec_spec=bundle / "process.json",
                 enter=None,
                 inside=None,
+                furnish=None,
             )
         except BaseException:
             remove_tree(bundle)
@@ -130,7 +131,8 @@ class Execs:
         try:
             conmon.release()
             try:
-                await conmon.created(self._host.config.create_seconds)
+                with self._host.quick_moves:
+                    await conmon.created(self._host.config.create_seconds)
             except ToolFailed as error:
                 if self._host.pid(id) is None:  # what the runtime says then is about what it no longer found
                     return _lost()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from aos.runtime.backends.supervised.record import Record, parent, process_start
 from aos.runtime.cdi import CDI_DIRECTORIES, Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups, kill_all
 from aos.runtime.id_ranges import IdRanges
+from aos.runtime.quick_moves import QuickMoves
 from aos.runtime.seccomp import Profiles
 from aos.runtime.state import SandboxState
 
@@ -80,6 +82,7 @@ class Host:
         self._tools: tuple[str, str] | None = None
         self._profiles = Profiles(config.seccomp)
         self._id_ranges: IdRanges | None = None
+        self.quick_moves = QuickMoves(lambda: self.cgroups.stay()) if tool.own_group else nullcontext()
 
     @property
     def backend(self) -> str:

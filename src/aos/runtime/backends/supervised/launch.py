@@ -57,11 +57,13 @@ async def spawn(
     cwd: Path,
     enter: Callable[[], object] | None = None,
     inside: Callable[[Callable[[], int]], int] | None = None,
+    furnish: Callable[[], object] | None = None,
 ) -> int:
     """Start `argv` in a session and a directory of its own, its descriptors 3, 4, … being `fds`; return its pid.
 
-    Standard input and output are /dev/null; standard error, too, unless `fds` says otherwise. `inside` is called
-    with what starts the process, in a thread of its own, and takes it to where it shall be.
+    Standard input and output are /dev/null; standard error, too, unless `fds` says otherwise. `enter` takes the thread
+    that starts it to namespaces of its own, `furnish` makes there what it will need: meanwhile it loads. `inside` is
+    called with what starts the process, and takes it to where it shall be; who is there makes nothing any more.
     """
 
     def start() -> int:
@@ -69,11 +71,21 @@ async def spawn(
             enter()
         else:
             separate_directory()
+        if inside is not None and furnish is not None:
+            furnish()
         os.chdir(cwd)  # this thread's own, in either case; so is the umask
         os.umask(0o022)  # a runtime makes working directories and mount points that a root file system lacks
         if inside is not None:
             return inside(lambda: _spawn(argv, env, fds))
-        return _spawn(argv, env, fds)
+        pid = _spawn(argv, env, fds)
+        if furnish is not None:
+            try:
+                furnish()
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+        return pid
 
     return await in_own_thread(start)
 

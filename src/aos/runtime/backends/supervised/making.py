@@ -25,7 +25,7 @@ from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits, too_little_memory
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed
-from aos.runtime.backends.supervised.mounts import STAGE, USER_NAMESPACE, Mounts, Overlay
+from aos.runtime.backends.supervised.mounts import STAGE, USER_NAMESPACE, Mounts, Overlay, separate_mounts
 from aos.runtime.backends.supervised.record import Record, process_start
 from aos.runtime.backends.supervised.staging import Staging
 from aos.runtime.backends.supervised.user_ids import choose_ids
@@ -88,6 +88,7 @@ class Making:
         users: UserIds | None = None
         network: Connecting | None = None
         try:
+            grouping = asyncio.create_task(self._group(id, tool.group_limits(spec.limits)))
             chosen = choose_ids(self._host, directory, spec, self._host.content.snapshots.directory)
             users, why = (None, chosen) if isinstance(chosen, str) else (chosen, "")
             network = await connecting(self._host, directory, spec, users, own_loopback=tool.own_loopback)
@@ -96,7 +97,6 @@ class Making:
                 directory, spec, tree, layers, trees, seccomp, users, disk, network, devices
             )
             log = spec.log or directory / LOG
-            grouping = asyncio.create_task(self._group(id, tool.group_limits(spec.limits)))
             if not tool.own_group:  # conmon is started inside
                 await asyncio.shield(grouping)
             conmon = await Conmon.launch(
@@ -109,15 +109,13 @@ class Making:
                 log=log,
                 leave_stdin_open=spec.leave_stdin_open,
                 exec_spec=None,
-                enter=network.entering(mounts.mount_privately),
+                enter=network.entering(separate_mounts),
                 inside=None if tool.own_group else functools.partial(self._host.cgroups.spawn_inside, group),
+                furnish=mounts.mount,
             )
-            try:
-                await asyncio.shield(grouping)
-            except BaseException:
-                conmon.kill()
-                raise
             conmon.release()
+            network.begin()
+            await asyncio.shield(grouping)  # until it is limited, nobody takes it for one that was made
             # What is mounted for the sandbox alone is seen through a process that sees it.
             seen_by = f"/proc/{conmon.pid}/root" if disk is not None else ""
             record = Record(
@@ -134,7 +132,6 @@ class Making:
                 why,
             )
             record.write(directory)
-            network.begin()
             pid = await conmon.created(self._host.config.create_seconds)
             await network.finish()
         except BaseException as error:

@@ -40,6 +40,7 @@ __all__ = [
     "Overlay",
     "Scratch",
     "separate_directory",
+    "separate_mounts",
 ]
 
 _CLONE_NEWNS, _CLONE_FS = 0x00020000, 0x00000200
@@ -120,13 +121,6 @@ class Mounts:
     """What holds the first overlay's upper directory, when that is not the host's file system."""
     sysfs: Path | None = None
     """Where a sysfs goes, which shows the links of the network namespace that the caller is in."""
-
-    def mount_privately(self) -> None:
-        """Leave the host's mount namespace for one that holds all this too: the calling thread's, for good."""
-        if libc().unshare(_CLONE_NEWNS) != 0:
-            raise _refused("make a mount namespace")
-        _mount("/", None, None, _MS_REC | _MS_SLAVE)
-        self.mount()
 
     def mount(self) -> None:
         """In the mount namespace of the calling thread."""
@@ -216,6 +210,13 @@ def _make_place(target: Path, source: Path) -> None:
         target.mkdir()
     else:
         target.touch()
+
+
+def separate_mounts() -> None:
+    """Leave the host's mount namespace for one of its own: the calling thread, for good."""
+    if libc().unshare(_CLONE_NEWNS) != 0:
+        raise _refused("make a mount namespace")
+    _mount("/", None, None, _MS_REC | _MS_SLAVE)
 
 
 def separate_directory() -> None:

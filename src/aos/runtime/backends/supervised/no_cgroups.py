@@ -6,6 +6,7 @@ What a group tells elsewhere is found by the sandbox's pid namespace here: whoev
 from __future__ import annotations
 
 import contextlib
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,9 @@ class NoCgroups:
 
     def spawn_inside(self, group: str, spawn: Callable[[], int]) -> int:
         return spawn()
+
+    def stay(self) -> None:
+        raise PermissionError(errno.EACCES, "this user was given no control groups")
 
     def pids(self, group: str) -> list[int]:
         init = self._init(group.rpartition("/")[2])
