@@ -32,8 +32,8 @@ class Session:
     """Standard streams and signals for the time that it is entered.
 
     Without a terminal in raw mode, SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the agent that `signals` names (kept
-    until it does; three interrupts within 2 s kill it). An agent that would be started again they stop. In raw mode keys do that work, and such a signal ends
-    us alone. With `forward` off they do to us what they always do.
+    until it does; three interrupts within 2 s kill it). An agent that would be started again they stop. In raw mode
+    keys do that work, and such a signal ends us alone. With `forward` off they do to us what they always do.
     """
 
     def __init__(self, *, stdin: bool, terminal: bool, forward: bool = True) -> None:

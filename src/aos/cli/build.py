@@ -127,13 +127,14 @@ def main(args: Arguments) -> int:
 
 def _write_digest(file: Path, digest: str) -> None:
     """Without a line's end, as Docker does it; as a whole, where it is a file."""
+    from aos.build.workspace.replace import replace_file
     from aos.errors import InvalidArgument
 
-    writing = file if file.exists() and not file.is_file() else file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        writing.write_text(digest)
-        if writing is not file:
-            writing.replace(file)
+        if file.exists() and not file.is_file():  # /dev/stdout
+            file.write_text(digest)
+        else:
+            replace_file(file, digest.encode(), mode=0o644)
     except OSError as error:
         raise InvalidArgument(
             f"the package is built, but its digest cannot be written to {file}: {error.strerror}",

@@ -24,13 +24,17 @@ VERB = Verb(
 def main(args: Arguments) -> int:
     from aos.errors import NotFound
 
-    def remove(agent: str) -> None:
-        try:
-            _node.call("agent.remove", agent=agent, force=args["force"])
-        except NotFound:
-            if not args["force"]:
-                raise
-        else:
-            print(agent)
+    force = args["force"]
+    with _node.connect() as node:
+        asked = {agent: node.send("agent.remove", agent=agent, force=force) for agent in args["agent"]}
 
-    return each("rm", args["agent"], remove)
+        def remove(agent: str) -> None:
+            try:
+                node.receive(asked[agent])
+            except NotFound:
+                if not force:
+                    raise
+            else:
+                print(agent)
+
+        return each("rm", args["agent"], remove)

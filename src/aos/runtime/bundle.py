@@ -94,11 +94,12 @@ def runtime_config(
     user_namespace: str = "",
     network: str | None = "",
 ) -> dict[str, Any]:
-    """`config.json`. `rootfs` and `cgroup` are paths (None: it gets no group); `sources` maps what something is mounted at to where it is for
-    the sandbox to take (of spec.mounts all but tmpfs; `files` of ours in /etc, read-only; /sys where the sandbox may not
-    mount it); `open_files` is the limit of open descriptors (never above the daemon's own hard limit); `ids`: as whose
-    ids the sandbox's own are on the host, in the user namespace at the path `user_namespace`; `network` is the path of a network namespace, empty for a
-    new one with nothing in it, None for the host's."""
+    """`config.json`. `rootfs` and `cgroup` are paths (None: it gets no group); `sources` maps what something is mounted
+    at to where it is for the sandbox to take (of spec.mounts all but tmpfs; `files` of ours in /etc, read-only; /sys
+    where the sandbox may not mount it); `open_files` is the limit of open descriptors (never above the daemon's own
+    hard limit); `ids`: as whose ids the sandbox's own are on the host, in the user namespace at the path
+    `user_namespace`; `network` is the path of a network namespace, empty for a new one with nothing in it, None for the
+    host's."""
     confinement = spec.confinement
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if network is not None:

@@ -46,8 +46,9 @@ class RuntimeInfo:
     version: str
     capabilities: frozenset[str]
     """Among: attach, exec, prepare (an exec before the entrypoint runs), files (a root file system, mounts, users), copy
-    (`root`), rename, top (`processes`), connect (to its ports), logs, limits, pause, pause-signals (they wait for its end), update, update-pids (of a sandbox that runs), checkpoint, restore,
-    terminal, stats, network-none, network-host."""
+    (`root`), rename, top (`processes`), connect (to its ports), logs, limits, pause, pause-signals (they wait for its
+    end), update, update-pids (of a sandbox that runs), checkpoint, restore, terminal, stats, network-none,
+    network-host."""
     detail: Mapping[str, str]
     """For people: paths and versions of the tools behind it, and its limits."""
     isolation: Isolation = "namespaces"
@@ -59,8 +60,8 @@ class Stdio:
 
     `socket` is a connected AF_UNIX SOCK_SEQPACKET descriptor that speaks conmon's attach protocol: each
     packet from the process is one byte (2: standard output, 3: standard error) followed by data; what is
-    sent to it is standard input; `shutdown(SHUT_WR)` closes it (but see `AgentSpec.leave_stdin_open`); end of file: the process has
-    ended and everything it wrote was delivered. With a terminal everything arrives as 2.
+    sent to it is standard input; `shutdown(SHUT_WR)` closes it (but see `AgentSpec.leave_stdin_open`); end of file: the
+    process has ended and everything it wrote was delivered. With a terminal everything arrives as 2.
     `control` is a descriptor open for writing that takes `1 <rows> <columns>\\n` to resize the terminal, or
     None without a terminal.
     """

@@ -136,8 +136,8 @@ class Plugins:
     def inputs(
         self, name: str, options: Mapping[str, object], where: str, known: Mapping[str, str] | None = None
     ) -> Mapping[str, object]:
-        """Ask a plugin for its inputs; `known` are those it need not look up. Raise InvalidArgument (`plugin-options`, `plugin-failed`), Aborted
-        (`plugin-timeout`), and what `get` raises."""
+        """Ask a plugin for its inputs; `known` are those it need not look up. Raise InvalidArgument (`plugin-options`,
+        `plugin-failed`), Aborted (`plugin-timeout`), and what `get` raises."""
         import json
 
         plugin = self.get(name)

@@ -20,7 +20,7 @@ __all__ = ["replace_file", "sweep_temporary"]
 _PREFIX = ".new-"
 
 
-def replace_file(file: Path, data: bytes) -> None:
+def replace_file(file: Path, data: bytes, mode: int = 0o600) -> None:
     """Raise OSError as the system has it; then the old file is still there."""
     while True:
         temporary = file.with_name(_PREFIX + secrets.token_hex(8))
@@ -29,7 +29,7 @@ def replace_file(file: Path, data: bytes) -> None:
             if not temporary.exists():  # taken for a dead build's before it was locked
                 continue
             try:
-                os.fchmod(writing.fileno(), 0o600)
+                os.fchmod(writing.fileno(), mode)
                 view = memoryview(data)
                 while view:
                     view = view[writing.write(view) :]

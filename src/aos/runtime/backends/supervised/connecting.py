@@ -190,9 +190,10 @@ class _Bridged(Connecting):
 async def connecting(
     host: NetworkHost, directory: Path, spec: AgentSpec, users: UserIds | None, *, own_loopback: bool = True
 ) -> Connecting:
-    """What the specification asks for, promised; `own_loopback`: the runtime brings it up; `users`: open until `begin`. Errors are those of Network.reserve,
-    NotFound `sandbox-not-found` and FailedPrecondition `sandbox-state` for a sandbox to share with that is not there, or
-    does not run."""
+    """What the specification asks for, promised; `own_loopback`: the runtime brings it up; `users`: open until `begin`.
+
+    Errors are those of Network.reserve, NotFound `sandbox-not-found` and FailedPrecondition `sandbox-state` for a
+    sandbox to share with that is not there, or does not run."""
     match spec.network.mode:
         case "none":
             return (Connecting if own_loopback else _Loopback)(directory, spec)

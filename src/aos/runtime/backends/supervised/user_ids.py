@@ -63,8 +63,8 @@ class UserIds:
 
 
 def choose_ids(host: IdHost, directory: Path, spec: AgentSpec, layers: Path | None) -> UserIds | str:
-    """Its own; else why it has the host's. `layers`: the directory that they are all in. FailedPrecondition `user-namespace-unavailable`, NotImplemented
-    `capability-missing` where the sandbox must have its own and cannot."""
+    """Its own; else why it has the host's. `layers`: the directory that they are all in. FailedPrecondition
+    `user-namespace-unavailable`, NotImplemented `capability-missing` where it must have its own and cannot."""
     wanted = spec.confinement.users or host.users
     if wanted == "host":
         return "as asked for"
