@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,6 @@ from fix_installation import end_process
 
 if TYPE_CHECKING:
     import subprocess
-    from pathlib import Path
 
     from fix_build import Builder
 
@@ -177,6 +178,10 @@ def test_a_plugins_command_on_the_host_ends_within_two_seconds(builder: Builder,
     assert builder.left_over() == []
 
 
+@pytest.mark.skipif(
+    "COVERAGE_PROCESS_START" in os.environ and sys.version_info < (3, 12),
+    reason="needs Python 3.12, or none that measures coverage: 3.11 stops no thread that is traced",
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_hashing_and_committing_end_within_two_seconds(builder: Builder, number: signal.Signals) -> None:
     """4 GiB that take no space: reading, compressing and storing them takes much longer than two seconds."""
@@ -184,8 +189,9 @@ def test_hashing_and_committing_end_within_two_seconds(builder: Builder, number:
     with (context / "big").open("wb") as file:
         file.truncate(4 << 30)
     process = _start(builder, context)
-    time.sleep(0.7)  # it hashes: nothing is said before
-    assert process.poll() is None
+    while _read_so_far(process) < 64 << 20:  # until it hashes: nothing is said before
+        assert process.poll() is None
+        time.sleep(0.01)
     assert _stopped(process, number) < SOON
     committing = builder.context({}, [{"run": "echo begun; dd if=/dev/urandom of=/big bs=1M count=600"}])
     process = _start(builder, committing)
@@ -200,6 +206,12 @@ def test_hashing_and_committing_end_within_two_seconds(builder: Builder, number:
     assert _stopped(process, number) < SOON
     assert builder.left_over() == []
     assert list(ingest.iterdir()) == []
+
+
+def _read_so_far(process: subprocess.Popen[bytes]) -> int:
+    """Bytes (proc_pid_io(5))."""
+    fields = dict(line.split(": ") for line in Path(f"/proc/{process.pid}/io").read_text().splitlines())
+    return int(fields["rchar"])
 
 
 def _stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> float:

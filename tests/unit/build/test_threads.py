@@ -29,6 +29,10 @@ async def _cancelled(work: Callable[[], None], began: threading.Event) -> None:
         await task
 
 
+@pytest.mark.skipif(
+    threading.gettrace() is not None and sys.version_info < (3, 12),
+    reason="needs Python 3.12, or none that measures coverage",
+)
 def test_a_cancelled_thread_stops_where_it_is_and_cleans_up() -> None:
     began = threading.Event()
     ended: list[str] = []
@@ -98,3 +102,41 @@ def test_it_ends_also_where_python_is_traced() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "done\n"
+
+
+def test_a_build_is_cancelled_also_where_threads_are_traced_that_wait_for_each_other() -> None:
+    """Python 3.11 would go on in none of them."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TRACED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "cancelled\n"
+
+
+_TRACED = """
+import asyncio, contextlib, queue, sys, threading, time
+from aos.build.solve.threads import in_thread
+
+def trace(*_):
+    return trace
+
+threading.settrace(trace)
+sys.settrace(trace)
+pieces = queue.Queue(1)
+
+def take():
+    while True:
+        pieces.get()
+        time.sleep(0.01)
+
+def give():
+    while True:
+        pieces.put(b"")
+
+async def main():
+    threading.Thread(target=take, daemon=True).start()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(in_thread(give), 0.2)
+    print("cancelled")
+
+asyncio.run(main())
+"""

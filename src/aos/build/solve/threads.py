@@ -5,6 +5,8 @@ A thread is told to stop by an exception that CPython raises in it at its next i
 compressing and unpacking go piece by piece, so that takes milliseconds, and nothing of it need know of cancellation.
 It may strike anywhere, as kill -9 may; what is on disk is made for that. A thread that hangs in the kernel (a disk that
 does not answer, somebody else's lock) is left alone after a while: it ends with the process, and the next build sweeps.
+So is every thread where Python 3.11 is traced, for coverage or by a debugger: while an exception is on its way to one
+thread, no other that is traced comes to its next instruction, and neither do both when one waits for the other.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import sys
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -66,6 +69,7 @@ class _Thread(threading.Thread, Generic[T]):
         self._over = threading.Lock()
         """Held while the end is told from the middle: no exception is sent after it."""
         self._is_over = False
+        self._can_stop = threading.gettrace() is None or sys.version_info >= (3, 12)
         self._is_stopped = False
         self._value: list[T] = []
         self._error: BaseException | None = None
@@ -86,7 +90,7 @@ class _Thread(threading.Thread, Generic[T]):
 
     def stop(self) -> None:
         with self._over:
-            if not self._is_over:
+            if self._can_stop and not self._is_over:
                 self._is_stopped = True
                 _raise_in(self.ident, _Stopped)
 
@@ -102,7 +106,6 @@ def _raise_in(thread: int | None, exception: type[BaseException]) -> None:
 
 
 def _let_it_strike() -> None:
-    """Be where an exception that is on its way does no harm. It cannot be taken back: where nothing is on its way, Python 3.11
-    loops for ever in a thread that is traced (for coverage, by a debugger)."""
+    """Be where an exception that is on its way does no harm."""
     for _ in range(100):
         pass
