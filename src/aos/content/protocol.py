@@ -113,6 +113,10 @@ class Snapshots(Protocol):
         Verifies blob and diff_id; atomic and safe between processes; overlay whiteouts in the kernel's form."""
         ...
 
+    def known(self, layers: Sequence[Layer], id_map: IdMap) -> tuple[Path, ...] | None:
+        """What `ensure` would return, at the cost of a look-up for each; None when one of them may be missing."""
+        ...
+
     def adopt(self, layer: Layer, tree: Path) -> None:
         """Take the directory that a layer was made of for its snapshot, instead of unpacking it later."""
         ...

@@ -50,11 +50,24 @@ class SnapshotStore:
         """Unpack what is missing, base first; all of them are children of `directory`."""
         return tuple(self._ensure(layer, id_map) for layer in layers)
 
+    def known(self, layers: Sequence[Layer], id_map: IdMap) -> tuple[Path, ...] | None:
+        found: list[Path] = []
+        for layer in layers:
+            path = self._find(layer, _name(layer.diff_id, id_map))
+            if path is None:
+                return None
+            found.append(path)
+        return tuple(found)
+
+    def _find(self, layer: Layer, name: str) -> Path | None:
+        path = self.directory / name
+        return path if (name, layer.digest) in self._known and path.exists() else None
+
     def _ensure(self, layer: Layer, id_map: IdMap) -> Path:
         name = _name(layer.diff_id, id_map)
+        if (found := self._find(layer, name)) is not None:
+            return found
         path = self.directory / name
-        if (name, layer.digest) in self._known and path.exists():
-            return path
         try:
             marker = self._of / name / layer.digest.removeprefix("sha256:")
             if not (path.exists() and marker.exists()):

@@ -6,6 +6,7 @@ import gzip
 import io
 import multiprocessing
 import os
+import shutil
 import subprocess
 import tarfile
 from typing import TYPE_CHECKING
@@ -267,6 +268,18 @@ def test_layers_are_verified_and_unpacked_once(content: ContentStore) -> None:
     with pytest.raises(InvalidArgument):
         content.snapshots.ensure([broken], IdMap.identity())
     assert list(content.snapshots.directory.iterdir()) == [first]
+
+
+@pytest.mark.root
+def test_what_is_known_is_there(content: ContentStore) -> None:
+    identity = IdMap.identity()
+    one, other = (layer_of(content, tar(entry("f", data))) for data in (b"x", b"y"))
+    assert content.snapshots.known([one], identity) is None
+    found = content.snapshots.ensure([one], identity)
+    assert content.snapshots.known([one], identity) == found
+    assert content.snapshots.known([one, other], identity) is None
+    shutil.rmtree(found[0])  # pruned by another process
+    assert content.snapshots.known([one], identity) is None
 
 
 @pytest.mark.root

@@ -22,14 +22,16 @@ _HEADER = struct.Struct("=IHHII")
 _QUESTION = struct.Struct("=BBHIIIII")
 _ANSWER_SIZE = 16
 _ATTRIBUTE = struct.Struct("=HHI")
+_IMPATIENT = 20
+"""How often it is asked without a pause, which would be a millisecond: conmon takes half of one."""
 
 
 async def accepted(connection: int, seconds: float = 1.0) -> None:
     """Wait until it is, or `seconds` have passed, or this kernel does not tell."""
-    for _ in range(round(seconds * 1000)):
+    for attempt in range(round(seconds * 1000)):
         if _peer(connection) != 0:
             return
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001 if attempt >= _IMPATIENT else 0)
 
 
 def _peer(connection: int) -> int | None:

@@ -171,9 +171,10 @@ class Making:
             raise
 
     async def _lowers(self, layers: tuple[Layer, ...]) -> tuple[Path, ...]:
-        """Unpacked layers. One that is there costs two look-ups, so that only a missing one needs a thread."""
-        ensure = self._host.content.snapshots.ensure
-        return await asyncio.to_thread(ensure, layers, IdMap.identity())
+        """Unpacked layers. Only what may be missing needs a thread."""
+        snapshots, identity = self._host.content.snapshots, IdMap.identity()
+        known = snapshots.known(layers, identity)
+        return known if known is not None else await asyncio.to_thread(snapshots.ensure, layers, identity)
 
     def _prepare(
         self,
