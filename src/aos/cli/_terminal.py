@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posix
-import termios
 
 __all__ = ["DETACH", "Terminal", "dimensions"]
 
@@ -33,6 +32,8 @@ class Terminal:
         """As cfmakeraw(3): every key reaches the agent, none is a signal for us."""
         if not posix.isatty(0):
             return
+        import termios  # a library to load, for which most have no use
+
         mode = termios.tcgetattr(0)
         if self._before is None:
             self._before = termios.tcgetattr(0)
@@ -56,6 +57,8 @@ class Terminal:
         before, self._before = self._before, None
         if before is None:
             return
+        import termios
+
         try:
             termios.tcsetattr(0, termios.TCSADRAIN, before)  # type: ignore[arg-type]
         except termios.error:
