@@ -126,15 +126,12 @@ def main(args: Arguments) -> int:
 
 
 def _write_digest(file: Path, digest: str) -> None:
-    """Without a line's end, as Docker does it; as a whole, where it is a file."""
-    from aos.build.workspace.replace import replace_file
+    """Without a line's end, as Docker does it."""
+    from aos.compose.builds import write_digest
     from aos.errors import InvalidArgument
 
     try:
-        if file.exists() and not file.is_file():  # /dev/stdout
-            file.write_text(digest)
-        else:
-            replace_file(file, digest.encode(), mode=0o644)
+        write_digest(file, digest)
     except OSError as error:
         raise InvalidArgument(
             f"the package is built, but its digest cannot be written to {file}: {error.strerror}",

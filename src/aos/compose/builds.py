@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from aos.package import Package
 
 
-__all__ = ["build", "build_explanation", "build_plan", "build_plugins", "build_request", "build_services"]
+__all__ = [
+    "build",
+    "build_explanation",
+    "build_plan",
+    "build_plugins",
+    "build_request",
+    "build_services",
+    "write_digest",
+]
 
 
 def build_request(
@@ -139,6 +147,16 @@ def _lent(environ: Mapping[str, str], secrets: Sequence[str], ssh: Sequence[str]
         "secrets": tuple(parse_secret(text, environ) for text in secrets),
         "ssh": tuple(parse_ssh(text, environ) for text in ssh),
     }
+
+
+def write_digest(file: Path, digest: str) -> None:
+    """As a whole, where it is a file. OSError as the system has it."""
+    from aos.build.workspace.replace import replace_file
+
+    if file.exists() and not file.is_file():  # /dev/stdout
+        file.write_text(digest)
+    else:
+        replace_file(file, digest.encode(), mode=0o644)
 
 
 def build_services(config: Config, environ: Mapping[str, str], root: Path | None = None) -> BuildServices:

@@ -47,6 +47,7 @@ __all__ = [
 
 ATTACH, CONTROL, LOG, PIDFILE, EXIT = "attach", "ctl", "log", "pid", "exit"
 """What conmon makes in its bundle directory; `exit` is a directory."""
+_ROUNDS = 20
 _TEMPORARY = re.compile(r"\.[0-9A-Za-z]{6}$")
 """g_file_set_contents(3) of GLib."""
 
@@ -244,8 +245,18 @@ def decode_exit(status: int) -> tuple[int | None, int | None]:
 
 
 def kill_tree(bundle: Path) -> None:
-    """SIGKILL to the conmons of a bundle, which their command lines name, and to what descends from them."""
-    for pid in _tree_of(os.fsencode(bundle)):
+    """SIGKILL to the conmons of a bundle, which their command lines name, and to what descends from them. All are stopped
+    first: one that forks while we look would leave us a child that nobody's command line names."""
+    found: list[int] = []
+    for _ in range(_ROUNDS):
+        new = [pid for pid in _tree_of(os.fsencode(bundle)) if pid not in found]
+        if not new:
+            break
+        for pid in new:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        found += new
+    for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             reap_later(pid)  # it may be a child of ours whose start was cancelled
