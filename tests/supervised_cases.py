@@ -28,7 +28,7 @@ from aos.runtime.spec import AgentSpec, Confinement, Limits, Mount, ProcessSpec,
 from aos.runtime.state import SandboxState
 from aos.testing.runtime import Kit, RuntimeConformance, case, shell_command
 from fix_installation import requires_root
-from traces import Traces
+from traces import Traces, claims_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -300,9 +300,9 @@ _FOR_ALL = ("null-netns", "aos")
 
 
 def files_of(config: Config) -> frozenset[str]:
-    """What sandboxes have in an installation's directories."""
+    """What sandboxes have in an installation's directories, and user ids of the host's."""
     files = [*(config.root / "sandboxes").glob("*/*"), *(config.state / "runtime").glob("*/*")]
-    return frozenset(str(path) for path in files if path.name not in _FOR_ALL)
+    return frozenset(str(path) for path in files if path.name not in _FOR_ALL) | claims_of(config)
 
 
 def _conmon_of(kit: SupervisedKit, id: SandboxId) -> int:

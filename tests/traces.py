@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aos.config import Config
 
-__all__ = ["SETTLE", "Traces", "namespaces_in", "namespaces_of"]
+__all__ = ["SETTLE", "Traces", "claims_of", "namespaces_in", "namespaces_of"]
+
+_CLAIMS = Path("/var/lib/aos-ids")
 
 SETTLE = 5.0
 """Seconds until what ends by itself (a process that was told to, a cgroup that empties) has to be gone."""
@@ -65,6 +68,16 @@ class Traces:
             left = Traces.of(config).since(before)
         for own in _own_cgroups(config.installation):
             Path(own).rmdir()
+
+
+def claims_of(config: Config) -> frozenset[str]:
+    """Ranges of user ids that sandboxes of an installation have; others of the host come and go meanwhile."""
+    found: set[str] = set()
+    for link in _CLAIMS.glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError):
+            if config.root in link.readlink().parents:
+                found.add(str(link))
+    return frozenset(found)
 
 
 def _processes() -> list[Path]:

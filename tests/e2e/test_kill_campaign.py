@@ -8,7 +8,6 @@ writes what happened to benches/results; the default suite with 8. CAMPAIGN_SEED
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ import pytest
 
 from fix_installation import crun_of_this_host
 from kills import Campaign
-from traces import SETTLE, Traces, namespaces_in
+from traces import SETTLE, Traces, claims_of, namespaces_in
 
 if TYPE_CHECKING:
     from fix_network import World
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 RESULTS = Path(__file__).parents[2] / "benches/results"
-CLAIMS = Path("/var/lib/aos-ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Belongings:
             for directory, directories, names in os.walk(place)
             for name in (*directories, *names)
         )
-        files |= claims(config.root)
+        files |= claims_of(config)
         network = (world.on_host("ip", "-o", "-br", "address"), world.on_host("nft", "list", "ruleset"))
         return cls(files, Traces.of(config), network)
 
@@ -63,16 +61,6 @@ class Belongings:
             *self.traces.lines() - later.traces.lines(),
         ]
         return found + [f"{a}\n->\n{b}" for a, b in zip(self.network, later.network, strict=True) if a != b]
-
-
-def claims(root: Path) -> frozenset[str]:
-    """Ranges of user ids that sandboxes of an installation have; others of the host come and go meanwhile."""
-    found: set[str] = set()
-    for link in CLAIMS.glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError):
-            if root in link.readlink().parents:
-                found.add(str(link))
-    return frozenset(found)
 
 
 def campaign(world: World, kills: int, seed: int) -> Record:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,22 @@ class Cleaning(Cases):
         async with asyncio.timeout(5):
             while asyncio.all_tasks() - before:
                 await asyncio.sleep(0.02)
+
+    @case
+    async def test_creations_that_are_given_up_at_any_moment_leave_nothing(self, kit: Kit) -> None:
+        """Cancelled by whoever asked for it, or deleted by another instance."""
+        chance = random.Random(7)
+        for _ in range(30):
+            runtime, other, id = kit.make(), kit.make(), self.id()
+            making = asyncio.create_task(runtime.create(id, self.spec(kit, "sleep")))
+            await asyncio.wait([making], timeout=chance.choice([0.002, 0.01, 0.05]) * chance.random())
+            if chance.random() < 0.5:
+                making.cancel()
+            else:
+                await other.delete(id, force=True)
+            with contextlib.suppress(AosError, asyncio.CancelledError):
+                await making
+            await runtime.delete(id, force=True)
 
     @case
     async def test_traces_are_seen_at_all(self, kit: Kit) -> None:

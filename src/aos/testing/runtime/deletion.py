@@ -89,11 +89,12 @@ class Deletion(Cases):
                 assert error.code in ("sandbox-state", "sandbox-not-found", "runtime-failed"), error.code
             assert await runtime.list() == []
 
+    @pytest.mark.parametrize("delay", [0.0, 0.001, 0.004, 0.008, 0.015])
     @case
-    async def test_delete_while_it_is_made(self, kit: Kit) -> None:
+    async def test_delete_while_it_is_made(self, kit: Kit, delay: float) -> None:
         runtime, id = kit.make(), self.id()
         making = asyncio.create_task(runtime.create(id, self.spec(kit, "sleep")))
-        await asyncio.sleep(0)
+        await asyncio.sleep(delay)
         await runtime.delete(id, force=True)
         try:
             await making

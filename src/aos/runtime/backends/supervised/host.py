@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aos.runtime.network.protocol import Network
     from aos.runtime.spec import Confinement
 
-__all__ = ["Host", "SupervisedConfig", "find_program", "wrong_state"]
+__all__ = ["Host", "SupervisedConfig", "find_program", "not_found", "wrong_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +181,7 @@ class Host:
     def directory(self, id: SandboxId) -> Path:
         directory = self.sandboxes / id
         if not directory.is_dir():
-            raise NotFound(
-                f"no sandbox {id}", code="sandbox-not-found", hint="list what there is", sandbox=id
-            )
+            raise not_found(id)
         return directory
 
     def payload(self, id: SandboxId) -> str | None:
@@ -238,6 +236,10 @@ def find_program(*names: str, install: str = "") -> str:
             tool=names[0],
         )
     return found
+
+
+def not_found(id: SandboxId) -> NotFound:
+    return NotFound(f"no sandbox {id}", code="sandbox-not-found", hint="list what there is", sandbox=id)
 
 
 def wrong_state(id: SandboxId, state: SandboxState, verb: str, hint: str | None = None) -> FailedPrecondition:

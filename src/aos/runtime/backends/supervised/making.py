@@ -23,7 +23,7 @@ from aos.runtime.backends.supervised.connecting import Connecting, connecting
 from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits, too_little_memory
-from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.host import not_found, wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed
 from aos.runtime.backends.supervised.mounts import STAGE, USER_NAMESPACE, Mounts, Overlay, separate_mounts
 from aos.runtime.backends.supervised.record import Record, process_start
@@ -135,6 +135,7 @@ class Making:
             pid = await conmon.created(self._host.config.create_seconds)
             await network.finish()
         except BaseException as error:
+            deleted = not directory.exists()
             # runc and crun take their group along, and the count with it, but say the word.
             starved = isinstance(error, ToolFailed) and (
                 "OOM" in str(error) or self._host.cgroups.oom_kills(group) > 0
@@ -146,6 +147,8 @@ class Making:
             if network is not None:
                 await network.give_up()
             await self._removal.give_up(id, conmon)
+            if deleted and isinstance(error, Exception):
+                raise not_found(id) from error
             if starved:
                 raise too_little_memory(spec.limits) from error
             if isinstance(error, ToolFailed):

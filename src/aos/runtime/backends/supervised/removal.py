@@ -90,7 +90,11 @@ class Removal:
     async def _delete_quietly(self, id: SandboxId) -> None:
         """The failure that led here is what the caller must hear of; what stays is found by `list`."""
         with contextlib.suppress(AosError, OSError):
-            await self.delete(id, force=True)
+            if (self._host.sandboxes / id).exists():
+                await self.delete(id, force=True)
+            else:  # somebody has deleted it, perhaps before all of it was there
+                await self._end_half_made(id)
+                await self._remove_group(id)
 
     async def _end_half_made(self, id: SandboxId) -> None:
         """No record, or no process yet: a conmon may run that nobody knows, and under it a runtime that hangs."""
