@@ -15,6 +15,7 @@ from aos.runtime.backends.containerd.connection import Connection
 from aos.runtime.backends.containerd.layers import Layers
 from aos.runtime.backends.containerd.record import Record
 from aos.runtime.backends.containerd.usage import usage_of
+from aos.runtime.backends.supervised.host import not_found
 from aos.runtime.backends.supervised.record import read_status
 from aos.runtime.cdi import Edits, find_devices
 from aos.runtime.cgroups import detect_cgroups
@@ -107,9 +108,7 @@ class Host:
     def directory(self, id: SandboxId) -> Path:
         directory = self.sandboxes / id
         if not directory.is_dir():
-            raise NotFound(
-                f"no sandbox {id}", code="sandbox-not-found", hint="list what there is", sandbox=id
-            )
+            raise not_found(id)
         return directory
 
     def group(self, id: SandboxId) -> str:

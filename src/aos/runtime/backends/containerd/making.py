@@ -21,12 +21,13 @@ from aos.runtime.backends.containerd.mounts import directories, mount_layers, un
 from aos.runtime.backends.containerd.record import CONFIG, Record
 from aos.runtime.backends.containerd.roots import Roots, mapped
 from aos.runtime.backends.containerd.streams import Streams, hold
+from aos.runtime.backends.supervised.being_made import BeingMade
 from aos.runtime.backends.supervised.checks import check_spec, resolved_mounts
 from aos.runtime.backends.supervised.conmon import LOG
 from aos.runtime.backends.supervised.connecting import connecting
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure
-from aos.runtime.backends.supervised.host import wrong_state
+from aos.runtime.backends.supervised.host import not_found, wrong_state
 from aos.runtime.backends.supervised.mounts import Mounts
 from aos.runtime.backends.supervised.record import process_start
 from aos.runtime.backends.supervised.staging import Staging
@@ -85,10 +86,13 @@ class Making:
         directory = self._host.sandboxes / id
         try:
             directory.mkdir(parents=True, mode=0o700)
+            being_made = BeingMade(directory)
         except FileExistsError as error:
             raise AlreadyExists(
                 f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
             ) from error
+        except (FileNotFoundError, BlockingIOError) as error:
+            raise not_found(id) from error
         tree = LayerTree([])
         users: UserIds | None = None
         joining: Joining | None = None
@@ -113,6 +117,7 @@ class Making:
         except BaseException as error:
             if joining is not None:
                 await joining.network.give_up()
+            being_made.end()
             await self._removal.give_up(id)
             if isinstance(error, Internal) and error.code == "runtime-failed":
                 if users is not None and _CLOSED.search(error.message):
@@ -120,6 +125,7 @@ class Making:
                 raise failure(error.message, spec.process.args[0], tree) from error
             raise
         finally:
+            being_made.end()
             if joining is not None:
                 joining.close()
             if users is not None:

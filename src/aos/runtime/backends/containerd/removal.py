@@ -13,6 +13,7 @@ from aos.runtime.backends.containerd.layers import LABEL_INSTALLATION
 from aos.runtime.backends.containerd.mounts import unmount_below
 from aos.runtime.backends.containerd.record import Record
 from aos.runtime.backends.containerd.streams import holders, until_gone
+from aos.runtime.backends.supervised.being_made import until_made
 from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.record import process_start, remove_tree
@@ -44,6 +45,10 @@ class Removal:
         state = await self._host.state(id)
         if not force and not state.can_delete():
             raise wrong_state(id, state, "delete", hint="stop it first, or force the deletion")
+        await until_made(directory, lambda: None)
+        if not directory.exists():
+            return
+        state = await self._host.state(id)
         if state not in (SandboxState.STOPPED, SandboxState.CREATING):
             await self._kill(id, state)
         await self._forget(id)

@@ -17,6 +17,7 @@ from aos.content.tree import LayerTree, resolve
 from aos.errors import AlreadyExists, NotFound
 from aos.ids import SandboxId
 from aos.rootless.user import in_user_namespace
+from aos.runtime.backends.supervised.being_made import BeingMade
 from aos.runtime.backends.supervised.checks import bad_image, check_image, check_spec, resolved_mounts
 from aos.runtime.backends.supervised.conmon import LOG, Conmon
 from aos.runtime.backends.supervised.connecting import Connecting, connecting
@@ -78,10 +79,13 @@ class Making:
         }
         try:
             directory.mkdir(parents=True, mode=0o700)
+            being_made = BeingMade(directory)
         except FileExistsError as error:
             raise AlreadyExists(
                 f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
             ) from error
+        except (FileNotFoundError, BlockingIOError) as error:
+            raise not_found(id) from error
         group = self._host.group(id)
         conmon: Conmon | None = None
         grouping: asyncio.Task[None] | None = None
@@ -135,7 +139,6 @@ class Making:
             pid = await conmon.created(self._host.config.create_seconds)
             await network.finish()
         except BaseException as error:
-            deleted = not directory.exists()
             # runc and crun take their group along, and the count with it, but say the word.
             starved = isinstance(error, ToolFailed) and (
                 "OOM" in str(error) or self._host.cgroups.oom_kills(group) > 0
@@ -146,9 +149,8 @@ class Making:
                     grouping.exception()  # which is `error`, if there is one
             if network is not None:
                 await network.give_up()
+            being_made.end()
             await self._removal.give_up(id, conmon)
-            if deleted and isinstance(error, Exception):
-                raise not_found(id) from error
             if starved:
                 raise too_little_memory(spec.limits) from error
             if isinstance(error, ToolFailed):
@@ -159,6 +161,7 @@ class Making:
                 raise storage_error(error, directory) from error
             raise
         finally:
+            being_made.end()
             if users is not None:
                 users.close()
         self._ends.watch(id, record)

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from aos.errors import AosError, Internal
+from aos.runtime.backends.supervised.being_made import until_made
 from aos.runtime.backends.supervised.conmon import kill_tree
 from aos.runtime.backends.supervised.connecting import release
 from aos.runtime.backends.supervised.host import wrong_state
@@ -37,10 +38,12 @@ class Removal:
         directory = self._host.sandboxes / id
         if not directory.exists():
             return
-        state = self._host.state(id)
-        if not force and not state.can_delete():
+        if not force and not (state := self._host.state(id)).can_delete():
             raise wrong_state(id, state, "delete", hint="stop it first, or force the deletion")
-        record = Record.read(directory)
+        await until_made(directory, lambda: kill_tree(directory))
+        if not directory.exists():
+            return
+        state, record = self._host.state(id), Record.read(directory)
         if state is SandboxState.CREATING:
             await self._end_half_made(id)
         elif state is not SandboxState.STOPPED:
@@ -90,11 +93,7 @@ class Removal:
     async def _delete_quietly(self, id: SandboxId) -> None:
         """The failure that led here is what the caller must hear of; what stays is found by `list`."""
         with contextlib.suppress(AosError, OSError):
-            if (self._host.sandboxes / id).exists():
-                await self.delete(id, force=True)
-            else:  # somebody has deleted it, perhaps before all of it was there
-                await self._end_half_made(id)
-                await self._remove_group(id)
+            await self.delete(id, force=True)
 
     async def _end_half_made(self, id: SandboxId) -> None:
         """No record, or no process yet: a conmon may run that nobody knows, and under it a runtime that hangs."""
