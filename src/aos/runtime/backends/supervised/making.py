@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import resource
@@ -87,12 +88,11 @@ class Making:
         except (FileNotFoundError, BlockingIOError) as error:
             raise not_found(id) from error
         group = self._host.group(id)
+        grouping = asyncio.create_task(self._group(id, tool.group_limits(spec.limits)))
         conmon: Conmon | None = None
-        grouping: asyncio.Task[None] | None = None
         users: UserIds | None = None
         network: Connecting | None = None
         try:
-            grouping = asyncio.create_task(self._group(id, tool.group_limits(spec.limits)))
             chosen = choose_ids(self._host, directory, spec, self._host.content.snapshots.directory)
             users, why = (None, chosen) if isinstance(chosen, str) else (chosen, "")
             network = await connecting(self._host, directory, spec, users, own_loopback=tool.own_loopback)
@@ -143,10 +143,11 @@ class Making:
             starved = isinstance(error, ToolFailed) and (
                 "OOM" in str(error) or self._host.cgroups.oom_kills(group) > 0
             )
-            if grouping is not None:
-                await asyncio.wait({grouping})  # its thread goes on, whatever becomes of us
-                if not grouping.cancelled():
-                    grouping.exception()  # which is `error`, if there is one
+            while not grouping.done():  # its thread goes on, whatever becomes of us
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({grouping})
+            if not grouping.cancelled():
+                grouping.exception()  # which is `error`, if there is one
             if network is not None:
                 await network.give_up()
             being_made.end()
