@@ -89,6 +89,8 @@ def _change(root: Path, what: tuple[object, ...]) -> None:
         return
     if what[0] in ("write", "sparse") and path.exists() and not path.is_file():
         return  # opening a FIFO waits, and a device is the host's
+    if what[0] == "empty" and not path.is_dir():
+        return  # Python's rmtree opens whatever it is given
     match what:
         case ("write", _, bytes(data)):
             path.parent.mkdir(parents=True, exist_ok=True)
