@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -30,12 +31,10 @@ def _marked(mark: str) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
-            try:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
                 marked = os.fsencode(mark) in (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if marked and (entry / "stat").read_text().rpartition(") ")[2][0] not in "ZX":
-                found.append(int(entry.name))
+                if marked and (entry / "stat").read_text().rpartition(") ")[2][0] not in "ZX":
+                    found.append(int(entry.name))
     return found
 
 
@@ -56,5 +55,6 @@ def test_what_forks_meanwhile_is_killed_too(tmp_path: Path) -> None:
             time.sleep(0.01)
     finally:
         for pid in _marked(bundle.name):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         conmon.wait()
