@@ -26,7 +26,8 @@ def main(args: Arguments) -> int:
 
     force = args["force"]
     with _node.connect() as node:
-        asked = {agent: node.send("agent.remove", agent=agent, force=force) for agent in args["agent"]}
+        agents = dict.fromkeys(args["agent"])
+        asked = {agent: node.send("agent.remove", agent=agent, force=force) for agent in agents}
 
         def remove(agent: str) -> None:
             try:
