@@ -195,8 +195,9 @@ class CgroupV1:
         self._cpuacct = hierarchies.get("cpuacct")
         self._freezer = hierarchies.get("freezer")
         self._all = sorted(set(everywhere))
-        ours = {*self._limiting.values(), self._cpuacct}
-        self._others = {name: path for name, path in hierarchies.items() if path not in ours}
+        self._ours = {*self._limiting.values(), *filter(None, (self._cpuacct,))}
+        """Where conmon and what is spawned inside are put by us."""
+        self._others = {name: path for name, path in hierarchies.items() if path not in self._ours}
         """Hierarchies where `spawn_inside` never has a thread of this process elsewhere."""
 
     @property
@@ -204,7 +205,7 @@ class CgroupV1:
         return tuple(self._all)
 
     def create(self, group: str, limits: Limits) -> None:
-        for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
+        for path in self._ours:
             _make(f"{path}/{group}/monitor")
         for path in self._all:
             # Also where nothing is limited: the OCI runtime makes its group there, and no other sandbox's end may
@@ -233,13 +234,13 @@ class CgroupV1:
             file.write_text(str(limit))
 
     def add(self, group: str, pid: int) -> None:
-        for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
+        for path in self._ours:
             with open(f"{path}/{group}/monitor/cgroup.procs", "w") as file:  # noqa: PTH123 - on the start path
                 file.write(str(pid))
 
     def spawn_inside(self, group: str, spawn: Callable[[], int]) -> int:
         """The thread moves: that waits for no grace period of the kernel, as moving a process does."""
-        for path in {*self._limiting.values(), *filter(None, (self._cpuacct,))}:
+        for path in self._ours:
             _make(f"{path}/{group}/payload")
             with open(f"{path}/{group}/payload/tasks", "w") as file:  # noqa: PTH123 - on the start path
                 file.write("0")
