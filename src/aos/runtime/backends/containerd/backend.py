@@ -73,8 +73,7 @@ class ContainerdRuntime:
         return cls(config, content, network, KataHandler())
 
     async def create(self, id: SandboxId, spec: AgentSpec) -> Sandbox:
-        with self._host.quick_moves:
-            return await self._making.create(id, spec)
+        return await self._making.create(id, spec)
 
     async def start(self, id: SandboxId) -> None:
         await self._making.start(id)
