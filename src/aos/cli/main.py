@@ -158,9 +158,7 @@ def entry() -> NoReturn:
             posix.open("/dev/null", posix.O_RDWR)
             setattr(sys, name, open(descriptor, "w" if descriptor else "r"))  # noqa: PTH123, SIM115
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    gc.set_threshold(
-        50_000
-    )  # imports make 30,000 objects, none of them garbage; by default it looks every 700
+    gc.set_threshold(50_000)  # imports make 30,000 objects that stay; by default it looks every 700
     code = main(sys.argv[1:])
     threading = sys.modules.get("threading")
     if threading is not None:
