@@ -27,7 +27,7 @@ from aos.runtime.backends.supervised.conmon import LOG
 from aos.runtime.backends.supervised.connecting import connecting
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure
-from aos.runtime.backends.supervised.host import not_found, wrong_state
+from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.mounts import Mounts
 from aos.runtime.backends.supervised.record import process_start
 from aos.runtime.backends.supervised.staging import Staging
@@ -84,15 +84,7 @@ class Making:
         spec = devices.on(spec)
         await self._host.connection.version()
         directory = self._host.sandboxes / id
-        try:
-            directory.mkdir(parents=True, mode=0o700)
-            being_made = BeingMade(directory)
-        except FileExistsError as error:
-            raise AlreadyExists(
-                f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
-            ) from error
-        except (FileNotFoundError, BlockingIOError) as error:
-            raise not_found(id) from error
+        being_made = BeingMade(directory)
         tree = LayerTree([])
         users: UserIds | None = None
         joining: Joining | None = None

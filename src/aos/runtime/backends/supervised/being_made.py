@@ -10,6 +10,10 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from aos.errors import AlreadyExists
+from aos.ids import SandboxId
+from aos.runtime.backends.supervised.host import not_found
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -20,15 +24,27 @@ _PAUSE_SECONDS = 0.005
 
 
 class BeingMade:
-    """From the directory's making until `end`."""
+    """From the making of its directory until `end`."""
 
     def __init__(self, directory: Path) -> None:
-        """FileNotFoundError or BlockingIOError where somebody removes it already."""
-        self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """AlreadyExists `sandbox-exists`; NotFound `sandbox-not-found` where somebody removes it already."""
+        id = SandboxId(directory.name)
+        try:
+            directory.mkdir(parents=True, mode=0o700)
+        except FileExistsError as error:
+            raise AlreadyExists(
+                f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
+            ) from error
+        try:
+            self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise not_found(id) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException:
+        except OSError as error:
             os.close(self._descriptor)
+            if isinstance(error, BlockingIOError):
+                raise not_found(id) from error
             raise
 
     def end(self) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from aos.content.protocol import IdMap
 from aos.content.tree import LayerTree, resolve
-from aos.errors import AlreadyExists, NotFound
+from aos.errors import NotFound
 from aos.ids import SandboxId
 from aos.rootless.user import in_user_namespace
 from aos.runtime.backends.supervised.being_made import BeingMade
@@ -25,7 +25,7 @@ from aos.runtime.backends.supervised.connecting import Connecting, connecting
 from aos.runtime.backends.supervised.disk import make_disk
 from aos.runtime.backends.supervised.entrypoint import check_command
 from aos.runtime.backends.supervised.failures import failure, refused_limits, too_little_memory
-from aos.runtime.backends.supervised.host import not_found, wrong_state
+from aos.runtime.backends.supervised.host import wrong_state
 from aos.runtime.backends.supervised.launch import ToolFailed
 from aos.runtime.backends.supervised.mounts import STAGE, USER_NAMESPACE, Mounts, Overlay, separate_mounts
 from aos.runtime.backends.supervised.record import Record, process_start
@@ -78,15 +78,7 @@ class Making:
         trees = {
             mount.target: await self._lowers(mount.layers) for mount in spec.mounts if mount.kind == "layers"
         }
-        try:
-            directory.mkdir(parents=True, mode=0o700)
-            being_made = BeingMade(directory)
-        except FileExistsError as error:
-            raise AlreadyExists(
-                f"sandbox {id} exists", code="sandbox-exists", hint="delete it first", sandbox=id
-            ) from error
-        except (FileNotFoundError, BlockingIOError) as error:
-            raise not_found(id) from error
+        being_made = BeingMade(directory)
         group = self._host.group(id)
         grouping = asyncio.create_task(self._group(id, tool.group_limits(spec.limits)))
         conmon: Conmon | None = None
