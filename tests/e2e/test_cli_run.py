@@ -163,6 +163,13 @@ def test_rm_leaves_no_record(aos: Installation) -> None:
     assert aos("ps", "-a", "-q").out == ""
 
 
+def test_several_are_removed_at_once_and_one_that_is_named_twice_once(aos: Installation) -> None:
+    for name in ("one", "other"):
+        aos("run", "-d", "--name", name, "busybox:1", "-c", "exec sleep 1000")
+    assert aos("rm", "--force", "one", "other", "one").out.split() == ["one", "other"]
+    assert aos("ps", "-a", "-q").out == ""
+
+
 def test_without_rm_the_record_stays(aos: Installation) -> None:
     aos("run", "--name", "done", "busybox:1", "-c", "exit 3", check=3)
     (record,) = aos("ps", "-a", "-o", "json").json
